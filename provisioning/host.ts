@@ -1,0 +1,152 @@
+// What decisions may know of a host and ask to be done to it: interfaces only, no implementation.
+
+import type { Action, Risk, Step } from './resource.ts'
+
+/** What a foreign tool answered. A non-zero exit is an answer, not an error: the tool's parser judges it. */
+export interface Answer {
+  readonly exit: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** Facts of one file, following links. */
+export interface FileFacts {
+  readonly kind: 'file' | 'folder' | 'block' | 'other'
+  readonly sizeBytes: number
+  readonly mode: number
+  readonly uid: number
+  readonly gid: number
+  readonly modifiedMs: number
+}
+
+/** Room on the filesystem of a path (statfs). */
+export interface Capacity {
+  readonly sizeBytes: number
+  readonly freeBytes: number
+  readonly inodes: number
+  readonly freeInodes: number
+}
+
+/** One distinct mount namespace and its /proc/PID/mountinfo. `own` is the agent's. */
+export interface MountTable {
+  readonly pid: number
+  readonly own: boolean
+  readonly mountinfo: string
+}
+
+/** Bytes read directly from a block device: its first and last 16 MiB and random blocks between. */
+export interface DriveSample {
+  readonly sampledBytes: number
+  /** Offset of the first byte seen that is not zero, or null when all were zero. */
+  readonly nonZeroAt: number | null
+}
+
+/** I/O that somebody did on a device while we watched (sectors and requests in flight). */
+export interface IoActivity {
+  readonly readSectors: number
+  readonly writtenSectors: number
+  readonly inFlight: number
+}
+
+/** A step that the journal shows as started and never ended. */
+export interface UnfinishedStep {
+  readonly apply: string
+  readonly key: string
+  readonly instance: string
+  readonly step: Step
+}
+
+/** Who holds the apply lock. */
+export interface LockHolder {
+  readonly pid: number
+  readonly who: string
+  readonly sinceMs: number
+}
+
+/**
+ * Reads the host and changes nothing. Within one round every answer is read once (see `onceEach` in engine.ts).
+ * Errors: `host.denied` (needs root), `host.tool-missing`, `host.deadline`, `host.query-refused` (not on the allow-list),
+ * `host.unreadable` (anything else). Absence is `null`, never an error.
+ */
+export interface HostReader {
+  /** Asks a foreign tool on the allow-list of queries. */
+  query(argv: readonly [string, ...string[]], deadlineMs?: number): Promise<Answer>
+  /** A text file of at most 16 MiB. */
+  readText(path: string): Promise<string | null>
+  /** Names in a folder, sorted. */
+  list(path: string): Promise<readonly string[] | null>
+  /** Where a symbolic link finally leads (realpath). */
+  resolve(path: string): Promise<string | null>
+  facts(path: string): Promise<FileFacts | null>
+  capacity(path: string): Promise<Capacity | null>
+  /** Every distinct mount namespace of the host; needs root for those of others. */
+  mountTables(): Promise<readonly MountTable[]>
+  sample(device: string): Promise<DriveSample>
+  /** `free` when an exclusive open succeeds (or this process already claims it), `busy` when somebody holds it. */
+  exclusive(device: string): Promise<'free' | 'busy'>
+  /** Watches the counters of the kernel names given for a quarter of a second. */
+  ioActivity(kernelNames: readonly string[]): Promise<Readonly<Record<string, IoActivity>>>
+  unfinishedSteps(): Promise<readonly UnfinishedStep[]>
+  /** The holder of the apply lock when it is not this process. */
+  lockHolder(): Promise<LockHolder | null>
+}
+
+/** What one action did. `stderrTail` holds at most the last 20 lines. */
+export interface ActionOutcome {
+  readonly kind: Action['kind']
+  readonly summary: string
+  readonly durationMs: number
+  readonly exit?: number
+  readonly stderrTail?: string
+}
+
+/** Does to the host what actions say, and nothing else. */
+export interface Performer {
+  /** Throws a HostError (`action.failed`, `action.deadline`, `wait.deadline`, …) whose details hold the outcome. */
+  perform(action: Action): Promise<ActionOutcome>
+  /** Holds exclusive opens of the devices while `work` runs; throws `drive.busy` naming the one that could not be had. */
+  claim<T>(devices: readonly string[], work: () => Promise<T>): Promise<T>
+}
+
+/** Who asked for an apply: `root over ssh from 192.0.2.7`, `timer`, …; the door tells, not the caller. */
+export interface Request {
+  readonly who: string
+  readonly allow: Risk
+  readonly only?: string
+}
+
+/** One line of the journal. Times are epoch milliseconds; `apply` groups the lines of one apply. */
+export type JournalEntry = { readonly apply: string; readonly atMs: number } & (
+  | {
+      readonly kind: 'apply-started'
+      readonly request: Request
+      readonly desired: string
+      readonly instance: string
+    }
+  | { readonly kind: 'step-started'; readonly key: string; readonly resource: string; readonly step: Step }
+  | {
+      readonly kind: 'step-done'
+      readonly key: string
+      readonly outcomes: readonly ActionOutcome[]
+      readonly durationMs: number
+    }
+  | {
+      readonly kind: 'step-failed'
+      readonly key: string
+      readonly outcomes: readonly ActionOutcome[]
+      readonly durationMs: number
+      readonly code: string
+      readonly message: string
+    }
+  | {
+      readonly kind: 'apply-ended'
+      readonly outcome: string
+      readonly steps: number
+      readonly durationMs: number
+    }
+)
+
+/** Where steps are written down. `append` returns only when the line is on the disk (fsync). */
+export interface JournalWriter {
+  append(entry: JournalEntry): Promise<void>
+}

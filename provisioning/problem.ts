@@ -1,0 +1,150 @@
+// The one table of everything that can go wrong, each with what it means and what a person does next.
+
+/** What the table knows of a code. `retry`: doing the same again later may work by itself. */
+export interface ProblemEntry {
+  readonly meaning: string
+  readonly remedy: string
+  readonly retry?: true
+}
+
+/**
+ * Every code that an error, a blocked step or a refusal can carry. Ordered by prefix.
+ * `{name}` in a remedy is replaced by the value of that name in the error's details.
+ */
+export const PROBLEMS = {
+  'action.deadline': {
+    meaning: 'A program that changes the host did not end in time and was stopped.',
+    remedy:
+      'See what it was doing with garrison journal; then run garrison apply again: it looks at the host afresh.',
+    retry: true,
+  },
+  'action.failed': {
+    meaning: 'A program that changes the host ended with an error.',
+    remedy:
+      'Read its last lines above (also in garrison journal), mend the cause, then run garrison apply again.',
+    retry: true,
+  },
+  'agent.defect': {
+    meaning: 'Garrison itself went wrong in a way it did not foresee.',
+    remedy:
+      'Report it with the output of garrison version and journalctl -u garrison-operate; nothing further was done.',
+  },
+  'apply.locked': {
+    meaning: 'Another apply is running; only one may at a time.',
+    remedy: 'Follow it with garrison journal --follow; when it has ended, run yours again.',
+    retry: true,
+  },
+  'desired.invalid': {
+    meaning: 'The desired document is not valid; nothing was read from the rest of it.',
+    remedy: 'Mend the lines named, try them with garrison check FILE; garrison schema prints every key.',
+  },
+  'desired.missing': {
+    meaning: 'There is no desired document, so there is nothing to converge to.',
+    remedy:
+      'Write /etc/garrison/host.yaml (an example is in /usr/share/doc/garrison/examples); garrison schema explains each key.',
+  },
+  'drive.busy': {
+    meaning: 'A drive could not be opened exclusively just before the first write: something uses it.',
+    remedy: 'See garrison drives for who holds it. Nothing was written.',
+  },
+  'host.deadline': {
+    meaning: 'A program that only reads the host did not answer in time.',
+    remedy: 'Run it by hand to see where it hangs; a dead drive or a stuck daemon is the usual cause.',
+    retry: true,
+  },
+  'host.denied': {
+    meaning: 'The agent was not allowed to read a part of the host.',
+    remedy: 'Run it as root, or through garrison-operate.socket as a member of group garrison.',
+  },
+  'host.query-refused': {
+    meaning: 'A query is not on the allow-list of programs that only read.',
+    remedy: 'This is a defect of Garrison: report it with the argv shown.',
+  },
+  'host.tool-missing': {
+    meaning: 'A program that Garrison needs for reading is not installed.',
+    remedy: 'Install it, or declare the software resource so that garrison apply does.',
+  },
+  'host.unreadable': {
+    meaning: 'A part of the host could not be read.',
+    remedy: 'Look at the cause given; a failing drive shows up in journalctl -k.',
+    retry: true,
+  },
+  'host.unexpected-answer': {
+    meaning: 'A program answered in a form that Garrison does not know.',
+    remedy: 'Run garrison record DIR and report the transcript; until then the part stays unknown.',
+  },
+  'plan.blocked': {
+    meaning: 'Some steps cannot be performed; each says why.',
+    remedy: 'Read garrison plan: each blocked step names its own remedy.',
+  },
+  'plan.changed': {
+    meaning: 'Between plan and first write the host changed, so the step was not begun.',
+    remedy: 'Run garrison plan to see what is so now.',
+    retry: true,
+  },
+  'plan.stuck': {
+    meaning: 'The same step was performed three times for the same reason and changed nothing.',
+    remedy:
+      'See garrison why and garrison journal for what it did each time; something else may be undoing it.',
+  },
+  'wait.deadline': {
+    meaning: 'What a step waited for did not come about in time.',
+    remedy: 'See who holds it in the message; when it is free, run garrison apply again.',
+    retry: true,
+  },
+} as const satisfies Record<string, ProblemEntry>
+
+/** A code of the table. */
+export type ProblemCode = keyof typeof PROBLEMS
+
+/** A problem as it is sent and stored. */
+export interface ProblemReport {
+  readonly code: ProblemCode
+  readonly message: string
+  readonly remedy: string
+  readonly retry: boolean
+  readonly details?: Readonly<Record<string, unknown>>
+}
+
+/** The remedy of a code with `{name}` filled in from details. */
+export const remedyOf = (code: ProblemCode, details: Readonly<Record<string, unknown>> = {}): string =>
+  PROBLEMS[code].remedy.replace(/\{(\w+)\}/g, (whole, name: string) =>
+    name in details ? String(details[name]) : whole,
+  )
+
+/** The only error that crosses a boundary: `message` says what happened to what, `remedy` what a person does next. */
+export class HostError extends Error {
+  override readonly name = 'HostError'
+  readonly code: ProblemCode
+  readonly remedy: string
+  readonly retry: boolean
+  readonly details: Readonly<Record<string, unknown>>
+
+  constructor(
+    code: ProblemCode,
+    message: string,
+    options: { readonly details?: Readonly<Record<string, unknown>>; readonly cause?: unknown } = {},
+  ) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined)
+    const entry: ProblemEntry = PROBLEMS[code]
+    this.code = code
+    this.details = options.details ?? {}
+    this.remedy = remedyOf(code, this.details)
+    this.retry = entry.retry ?? false
+  }
+
+  /** The same as plain data. */
+  report(): ProblemReport {
+    const { code, message, remedy, retry, details } = this
+    return { code, message, remedy, retry, ...(Object.keys(details).length > 0 && { details }) }
+  }
+}
+
+/** Any thrown value as a report; what is not a HostError is a defect and says so. */
+export function problemOf(error: unknown): ProblemReport {
+  if (error instanceof HostError) return error.report()
+  const message = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+  return new HostError('agent.defect', message, {
+    details: error instanceof Error && error.stack ? { stack: error.stack } : {},
+  }).report()
+}

@@ -1,0 +1,141 @@
+// The vocabulary of Garrison: a resource observes, plans and checks one part of the host; steps and actions are plain data.
+
+import type { Desired } from './desired.ts'
+import type { HostReader } from './host.ts'
+import type { ProblemCode, ProblemReport } from './problem.ts'
+
+/** A value that survives JSON. */
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json }
+
+/** What a step may cost, in rising order; `apply --allow` names the highest that may be performed. */
+export const RISKS = ['safe', 'disruptive', 'destroys-data'] as const
+
+/** One of `RISKS`. */
+export type Risk = (typeof RISKS)[number]
+
+/** One difference that a step removes. `path` is dotted as in the desired document; `why` names a source such as `host.yaml:31`. */
+export interface Change {
+  readonly path: string
+  readonly desired: Json
+  readonly observed: Json
+  readonly why?: string
+}
+
+/** What a `wait` action waits for, read through the host reader until it holds or the deadline passes. */
+export type Condition =
+  /** The path exists. */
+  | { readonly kind: 'exists'; readonly path: string }
+  /** No process holds a POSIX or flock lock on the file (from /proc/locks); the holder is named on time-out. */
+  | { readonly kind: 'unlocked'; readonly path: string }
+  /** The query exits with 0 and its standard output matches the regular expression. */
+  | { readonly kind: 'answer'; readonly argv: readonly [string, ...string[]]; readonly pattern: string }
+
+/** The closed set of things that Garrison can do to a host. Paths are absolute; deadlines in milliseconds. */
+export type Action =
+  | {
+      readonly kind: 'run'
+      readonly argv: readonly [string, ...string[]]
+      readonly deadlineMs: number
+      /** Written to standard input, which is otherwise empty and closed. */
+      readonly stdin?: string
+      /** Exit codes that mean success; `[0]` when absent. */
+      readonly exits?: readonly number[]
+      /** Run in a systemd transient unit, outside the sandbox of the operate service (package transactions, initramfs). */
+      readonly unit?: true
+      /** Added to the small fixed environment (PATH, LC_ALL=C.UTF-8). */
+      readonly environment?: Readonly<Record<string, string>>
+    }
+  /** Replaces a file whole: temporary file beside it, fsync, rename, fsync of the folder. Parent folders are made (0755). */
+  | { readonly kind: 'write'; readonly path: string; readonly content: string; readonly mode: number }
+  | { readonly kind: 'remove'; readonly path: string }
+  /** Makes a folder if it is missing and sets mode, owner and group (names) where given. */
+  | {
+      readonly kind: 'folder'
+      readonly path: string
+      readonly mode?: number
+      readonly owner?: string
+      readonly group?: string
+    }
+  /** Renames a file or folder on the same filesystem; refuses when `to` exists. */
+  | { readonly kind: 'move'; readonly from: string; readonly to: string }
+  | {
+      readonly kind: 'wait'
+      readonly until: Condition
+      readonly summary: string
+      readonly deadlineMs: number
+    }
+  | { readonly kind: 'reboot' }
+
+/** Why a step cannot be performed, in the words of the problem table. */
+export interface Blocked {
+  readonly code: ProblemCode
+  readonly message: string
+  readonly remedy: string
+  readonly details?: Json
+}
+
+/**
+ * One thing to do. `id` is dotted and stable (`volumes.create`); `subject` tells steps of one id apart (`images`).
+ * `after` lists keys (see `stepKey`) of steps of the same resource that must be gone first.
+ * `claims` lists block devices: just before the first action the engine opens them exclusively, observes and plans again,
+ * and goes on only if this step is still what the plan says (safety rule 8).
+ */
+export interface Step {
+  readonly id: string
+  readonly subject?: string
+  readonly summary: string
+  readonly risk: Risk
+  readonly because: readonly Change[]
+  readonly actions: readonly Action[]
+  readonly after?: readonly string[]
+  readonly blocked?: Blocked
+  readonly claims?: readonly string[]
+}
+
+/** How much a finding matters: `high` stops rollouts, `warning` wants a look, `notice` is good to know. */
+export type Severity = 'notice' | 'warning' | 'high'
+
+/** Something about the host that is not as healthy as it could be. `code` is dotted and stable. */
+export interface Finding {
+  readonly code: string
+  readonly severity: Severity
+  readonly subject?: string
+  readonly text: string
+  readonly remedy: string
+}
+
+/** One part of the host. `plan`, `check` and `describe` are pure. */
+export interface Resource<Observed = unknown> {
+  readonly id: string
+  /** Ids of resources that must be settled before a step of this one is performed. */
+  readonly needs: readonly string[]
+  /** Whether the desired document says anything of this part; if not, its plan is empty. */
+  declared(desired: Desired): boolean
+  /** The only place that reads the host. A part that cannot be read is a HostError, or an unknown inside `Observed`. */
+  observe(reader: HostReader, desired: Desired): Promise<Observed>
+  plan(observed: Observed, desired: Desired): readonly Step[]
+  check(observed: Observed): readonly Finding[]
+  /** What is there, in one line of at most 60 columns, for `garrison status`. */
+  describe(observed: Observed, desired: Desired): string
+}
+
+/** `settled`: the plan is empty. `drifted`: it is not. `unknown`: it could not be read, and is neither. */
+export type Standing = 'settled' | 'drifted' | 'unknown'
+
+/** One resource, observed once. `atMs` is the epoch time of the observation. */
+export interface Assessment {
+  readonly resource: string
+  readonly needs: readonly string[]
+  readonly declared: boolean
+  readonly standing: Standing
+  readonly summary: string
+  readonly steps: readonly Step[]
+  readonly findings: readonly Finding[]
+  readonly observed: unknown
+  readonly problem?: ProblemReport
+  readonly atMs: number
+}
+
+/** The identity of a step within its plan: `volumes.create images`. */
+export const stepKey = (step: Pick<Step, 'id' | 'subject'>): string =>
+  step.subject === undefined ? step.id : `${step.id} ${step.subject}`
