@@ -82,6 +82,10 @@ export const PROBLEMS = {
     remedy: 'Run garrison plan to see what is so now.',
     retry: true,
   },
+  'plan.other-instance': {
+    meaning: 'The desired document names another host, as it does in a copied disk or image.',
+    remedy: 'If this host is meant, correct host.instance in the desired document to {observed}.',
+  },
   'plan.stuck': {
     meaning: 'The same step was performed three times for the same reason and changed nothing.',
     remedy:
