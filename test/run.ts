@@ -1,0 +1,126 @@
+// Runs everything that CI runs, one stage after the other, and ends with the line `N passed, N failed`.
+//
+//   node test/run.ts [--full] [STAGE …]     --full: the long enumerations whole instead of a seeded sample
+
+import { spawn } from 'node:child_process'
+import { createWriteStream, globSync, mkdirSync } from 'node:fs'
+import { createInterface } from 'node:readline'
+
+/** Coverage in per cent of statements below which the run fails; the lab runs the executable and is not counted. */
+const coverageAtLeast = 80
+
+const outputFolder = 'dist/test'
+
+interface Tally {
+  passed: number
+  failed: number
+}
+
+interface Stage {
+  readonly name: string
+  readonly argv: readonly string[]
+  /** TAP is counted test by test; anything else is one test that passes when it exits with 0. */
+  readonly tap?: true
+}
+
+const full = process.argv.includes('--full')
+const asked = process.argv.slice(2).filter((word) => !word.startsWith('--'))
+
+const tapRun = (folders: readonly string[], options: readonly string[]): readonly string[] => [
+  'tap',
+  'run',
+  '--reporter=tap',
+  '--allow-incomplete-coverage',
+  ...options,
+  '--',
+  ...folders.flatMap((folder) => globSync(`test/${folder}/**/*.test.ts`).sort()),
+]
+
+const stages: readonly Stage[] = [
+  { name: 'types', argv: ['tsc', '--noEmit'] },
+  { name: 'format', argv: ['biome', 'check', '--error-on-warnings'] },
+  { name: 'unused', argv: ['knip'] },
+  { name: 'tap', argv: ['tap', 'build'] },
+  { name: 'package', argv: ['node', 'packaging/build.ts'] },
+  {
+    name: 'tests',
+    argv: tapRun(['unit', 'plan', 'observe', 'rules', 'contract'], ['--jobs=2', '--timeout=300']),
+    tap: true,
+  },
+  { name: 'lab', argv: tapRun(['lab'], ['--jobs=1', '--timeout=3000', '--disable-coverage']), tap: true },
+]
+
+async function run(stage: Stage): Promise<Tally> {
+  const { name, argv } = stage
+  const [program = '', ...args] = argv
+  const tally: Tally = { passed: 0, failed: 0 }
+  const file = `${outputFolder}/${name}.txt`
+  const whole = createWriteStream(file)
+  const startedMs = performance.now()
+  process.stdout.write(`# ${name}: ${argv.slice(0, 3).join(' ')}${argv.length > 3 ? ' …' : ''}\n`)
+  const child = spawn(program, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: {
+      ...process.env,
+      PATH: `${process.cwd()}/node_modules/.bin:${process.env.PATH}`,
+      ...(full && { GARRISON_LAB_FULL: '1' }),
+    },
+  })
+  const exited = new Promise<number>((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', (code, signal) => resolve(signal ? 1 : (code ?? 1)))
+  })
+  child.stderr.on('data', (chunk: Buffer) => {
+    whole.write(chunk)
+    process.stderr.write(chunk)
+  })
+  let coverage: number | null = null
+  let diagnosing = false
+  for await (const line of createInterface({ input: child.stdout })) {
+    whole.write(`${line}\n`)
+    if (!stage.tap) {
+      console.log(line)
+      continue
+    }
+    const [, indent = '', not] = /^( *)(not )?ok \d+/.exec(line) ?? []
+    const skipped = / # (SKIP|TODO)\b/i.test(line)
+    if (/^ *(not )?ok \d+/.test(line)) diagnosing = not !== undefined || skipped
+    if (diagnosing || (indent === '' && /^(not )?ok /.test(line)) || line.startsWith('    #'))
+      console.log(line)
+    const [, total, failed] = /^# \{ total: (\d+)(?:.*?fail: (\d+))?.*\}/.exec(line) ?? []
+    if (total !== undefined) {
+      tally.failed += Number(failed ?? 0)
+      tally.passed += Number(total) - Number(failed ?? 0)
+    }
+    if (skipped) tally.failed += 1
+    const [, statements] = /^All files +\| +([0-9.]+)/.exec(line) ?? []
+    if (statements !== undefined) coverage = Number(statements)
+  }
+  const exit = await exited
+  whole.end()
+  if (!stage.tap) tally[exit === 0 ? 'passed' : 'failed'] += 1
+  else if (tally.passed + tally.failed === 0 || (exit !== 0 && tally.failed === 0)) tally.failed += 1
+  if (coverage !== null) {
+    console.log(`# coverage: ${coverage} % of statements, at least ${coverageAtLeast} % wanted`)
+    tally[coverage >= coverageAtLeast ? 'passed' : 'failed'] += 1
+  }
+  const seconds = ((performance.now() - startedMs) / 1000).toFixed(1)
+  console.log(
+    `# ${name}: ${tally.passed} passed, ${tally.failed} failed in ${seconds} s (whole output: ${file})`,
+  )
+  return tally
+}
+
+mkdirSync(outputFolder, { recursive: true })
+const unknown = asked.filter((name) => !stages.some((stage) => stage.name === name))
+if (unknown.length > 0)
+  throw new Error(`no such stage: ${unknown.join(', ')}; there are ${stages.map((s) => s.name).join(', ')}`)
+const total: Tally = { passed: 0, failed: 0 }
+for (const stage of stages) {
+  if (asked.length > 0 && !asked.includes(stage.name)) continue
+  const { passed, failed } = await run(stage)
+  total.passed += passed
+  total.failed += failed
+}
+console.log(`${total.passed} passed, ${total.failed} failed`)
+process.exitCode = total.failed === 0 ? 0 : 1
