@@ -52,6 +52,9 @@ const guestFiles: Record<string, string> = {
   'etc/dpkg/dpkg.cfg.d/lab':
     'force-unsafe-io\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/doc/*\npath-exclude=/usr/share/locale/*\n' +
     'path-exclude=/usr/share/info/*\npath-include=/usr/share/man/man1/garrison*\npath-include=/usr/share/doc/garrison*\n',
+  // A list instead of every module, and the quickest compression: update-initramfs takes 3 min under TCG otherwise.
+  'etc/initramfs-tools/conf.d/lab': 'MODULES=list\nCOMPRESS=zstd\nCOMPRESSLEVEL=1\n',
+  'etc/initramfs-tools/modules': 'nvme\nvirtio_pci\nvirtio_blk\next4\nxfs\nbtrfs\ndm_mod\ncrc32c\n',
   'srv/lab-packages/.mount-point': '',
 }
 
@@ -149,8 +152,6 @@ mkdir -p /mnt/boot/efi
 printf '%s\\n' "$line" "UUID=$(blkid -s UUID -o value $esp) /boot/efi vfat umask=0077,nofail 0 0" \\
   "LABEL=lab-packages /srv/lab-packages ext4 ro,nofail,x-systemd.device-timeout=5s 0 0" > /mnt/etc/fstab
 for one in dev proc sys run; do mount --rbind /$one /mnt/$one; done
-step writing the initramfs
-chroot /mnt update-initramfs -u
 step installing the boot loader
 chroot /mnt grub-install --target=i386-pc /dev/vdb
 chroot /mnt update-grub
