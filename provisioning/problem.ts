@@ -29,6 +29,12 @@ export const PROBLEMS = {
     remedy:
       'Report it with the output of garrison version and journalctl -u garrison-operate; nothing further was done.',
   },
+  'apply.lock-damaged': {
+    meaning:
+      'The lock of garrison apply holds something that Garrison did not write, so nobody can tell who has it.',
+    remedy:
+      'Make sure that no garrison apply is running, remove the file named in the message, and try again.',
+  },
   'apply.locked': {
     meaning: 'Another apply is running; only one may at a time.',
     remedy: 'Follow it with garrison journal --follow; when it has ended, run yours again.',
@@ -46,6 +52,26 @@ export const PROBLEMS = {
   'drive.busy': {
     meaning: 'A drive could not be opened exclusively just before the first write: something uses it.',
     remedy: 'See garrison drives for who holds it. Nothing was written.',
+  },
+  'file.exists': {
+    meaning: 'A file or folder is in the place where another was to be put; nothing was replaced.',
+    remedy: 'Look what it is; move it away yourself if it is not needed, then run garrison apply again.',
+  },
+  'file.no-space': {
+    meaning:
+      'A file could not be written because its filesystem or quota is full; the last good one is intact.',
+    remedy: 'Make room there (df -h, df -i, journalctl --vacuum-size=100M), then run garrison apply again.',
+    retry: true,
+  },
+  'file.read-only': {
+    meaning: 'A file could not be written because its filesystem is read-only; the last good one is intact.',
+    remedy:
+      'Kernels make a filesystem read-only after I/O errors: see journalctl -k and findmnt; mend it before garrison apply.',
+  },
+  'file.unwritable': {
+    meaning: 'A file could not be written; the last good one is intact.',
+    remedy:
+      'Look at the error number in the message: EACCES wants root, EIO is a failing drive (journalctl -k).',
   },
   'host.deadline': {
     meaning: 'A program that only reads the host did not answer in time.',
@@ -72,6 +98,12 @@ export const PROBLEMS = {
   'host.unexpected-answer': {
     meaning: 'A program answered in a form that Garrison does not know.',
     remedy: 'Run garrison record DIR and report the transcript; until then the part stays unknown.',
+  },
+  'journal.unwritable': {
+    meaning: 'The journal could not be written, so the host was not touched.',
+    remedy:
+      'Make its folder (named in the message) writable: free space, a read-write mount; then run garrison apply again.',
+    retry: true,
   },
   'plan.blocked': {
     meaning: 'Some steps cannot be performed; each says why.',

@@ -1,0 +1,242 @@
+// Writes files of the host so that a crash leaves either the old or the new one: the only file that writes. POSIX file calls.
+
+import { randomBytes } from 'node:crypto'
+import { constants } from 'node:fs'
+import { type FileHandle, link, lstat, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
+import { HostError, type ProblemCode } from '../../provisioning/problem.ts'
+
+const codeOf: Readonly<Record<string, ProblemCode>> = {
+  ENOSPC: 'file.no-space',
+  EDQUOT: 'file.no-space',
+  EROFS: 'file.read-only',
+  EEXIST: 'file.exists',
+  ENOTEMPTY: 'file.exists',
+}
+
+/** The error number's name of a failed call (`ENOSPC`), or undefined when the value is no such error. */
+export const errnoOf = (error: unknown): string | undefined =>
+  error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
+
+/** A failed write as a HostError: `file.no-space`, `file.read-only`, `file.exists` or `file.unwritable`. */
+function fileError(doing: string, path: string, cause: unknown): HostError {
+  if (cause instanceof HostError) return cause
+  const errno = errnoOf(cause)
+  if (errno === undefined) throw cause
+  return new HostError(codeOf[errno] ?? 'file.unwritable', `could not ${doing} ${path} (${errno})`, {
+    details: { path, errno },
+    cause,
+  })
+}
+
+const absent = (error: unknown): null => {
+  if (errnoOf(error) === 'ENOENT') return null
+  throw error
+}
+
+/** Flushes a folder, so that names made or removed in it survive a power cut. */
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
+}
+
+async function makeFolders(path: string, mode: number): Promise<void> {
+  const first = await mkdir(path, { recursive: true, mode })
+  if (first === undefined) return
+  // Every new name lies in a folder of its own between the first that was missing and the last.
+  for (let at = path; at.length >= first.length; at = dirname(at)) await syncFolder(dirname(at))
+}
+
+/** Mode, and optionally numeric owner and group. */
+export interface FolderOptions {
+  readonly mode?: number
+  readonly uid?: number
+  readonly gid?: number
+}
+
+/** Makes a folder and its parents (0755) where they are missing, then sets what is given. Follows links. */
+export async function makeFolder(path: string, { mode, uid, gid }: FolderOptions = {}): Promise<void> {
+  try {
+    await makeFolders(path, 0o755)
+    const folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
+    try {
+      if (uid !== undefined || gid !== undefined) {
+        const { uid: uidNow, gid: gidNow } = await folder.stat()
+        await folder.chown(uid ?? uidNow, gid ?? gidNow)
+      }
+      // After chown, which clears the set-id bits.
+      if (mode !== undefined) await folder.chmod(mode)
+      await folder.sync()
+    } finally {
+      await folder.close()
+    }
+  } catch (error) {
+    throw fileError('make folder', path, error)
+  }
+}
+
+/** Writes `content` to a new file that did not exist, flushed to the disk; removes it again when that fails. */
+async function writeNew(path: string, content: string, mode: number): Promise<void> {
+  const file = await open(
+    path,
+    constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+    0o600,
+  )
+  try {
+    await file.writeFile(content)
+    await file.chmod(mode)
+    await file.sync()
+  } catch (error) {
+    await file.close()
+    await unlink(path)
+    throw error
+  }
+  // A close that fails (NFS, quota) means that the content may not be there.
+  await file.close().catch(async (error) => {
+    await unlink(path)
+    throw error
+  })
+}
+
+const temporaryName = (path: string): string =>
+  `${dirname(path)}/.${basename(path)}.${randomBytes(6).toString('hex')}.new`
+
+const temporaryPattern = /^\..+\.[0-9a-f]{12}\.new$/
+
+/** Removes what a crashed `replaceFile` of the same path may have left beside it. */
+async function sweep(path: string): Promise<void> {
+  const prefix = `.${basename(path)}.`
+  for (const name of await readdir(dirname(path)))
+    if (name.startsWith(prefix) && temporaryPattern.test(name) && name.length === prefix.length + 16)
+      await unlink(`${dirname(path)}/${name}`)
+}
+
+/**
+ * Replaces a file whole or not at all: temporary file beside it, fsync, rename, fsync of the folder. Missing parent folders are
+ * made (0755). On failure the last good file is untouched and nothing is left beside it. One writer per path at a time.
+ */
+export async function replaceFile(path: string, content: string, mode: number): Promise<void> {
+  const temporary = temporaryName(path)
+  try {
+    await makeFolders(dirname(path), 0o755)
+    await sweep(path)
+    await writeNew(temporary, content, mode)
+    try {
+      await rename(temporary, path)
+    } catch (error) {
+      await unlink(temporary)
+      throw error
+    }
+    await syncFolder(dirname(path))
+  } catch (error) {
+    throw fileError('write', path, error)
+  }
+}
+
+/** Makes a file that must not exist yet, whole or not at all; false when the name is taken. */
+export async function createFile(path: string, content: string, mode: number): Promise<boolean> {
+  const temporary = temporaryName(path)
+  try {
+    await makeFolders(dirname(path), 0o755)
+    await writeNew(temporary, content, mode)
+    try {
+      await link(temporary, path)
+    } finally {
+      await unlink(temporary)
+    }
+    await syncFolder(dirname(path))
+    return true
+  } catch (error) {
+    if (errnoOf(error) === 'EEXIST') return false
+    throw fileError('create', path, error)
+  }
+}
+
+/** Removes a file or an empty folder; that it is absent already is success. */
+export async function removeFile(path: string): Promise<void> {
+  try {
+    const found = await lstat(path).catch(absent)
+    if (found === null) return
+    await (found.isDirectory() ? rmdir(path) : unlink(path)).catch(absent)
+    await syncFolder(dirname(path))
+  } catch (error) {
+    throw fileError('remove', path, error)
+  }
+}
+
+/**
+ * Renames on one filesystem; `file.exists` when `to` is there. A file is linked and unlinked, which replaces nothing however
+ * the race goes, and a crash between the two is completed by the next call. Node has no RENAME_NOREPLACE, so a folder that
+ * appears at `to` in the instant before the rename is replaced if it is empty (rename(2) refuses one with content).
+ */
+export async function moveFile(from: string, to: string): Promise<void> {
+  try {
+    const source = await lstat(from)
+    const target = await lstat(to).catch(absent)
+    const halfDone =
+      target !== null && target.dev === source.dev && target.ino === source.ino && source.nlink > 1
+    if (target !== null && !(halfDone && source.isFile()))
+      throw new HostError('file.exists', `could not move ${from}: ${to} exists already`, {
+        details: { path: to, errno: 'EEXIST' },
+      })
+    if (source.isDirectory()) await rename(from, to)
+    else {
+      if (!halfDone) await link(from, to)
+      await unlink(from)
+    }
+    await syncFolder(dirname(to))
+    await syncFolder(dirname(from))
+  } catch (error) {
+    throw fileError('move', `${from} to ${to}`, error)
+  }
+}
+
+/** A file that only grows. */
+export interface AppendFile {
+  readonly path: string
+  /** Adds bytes and returns when they are on the disk. When that fails, what was added is taken off again. */
+  append(bytes: Uint8Array): Promise<void>
+  sizeBytes(): number
+  close(): Promise<void>
+}
+
+/** Opens a file for appending, made (with its folder) if it is missing. Errors as `replaceFile`. One writer at a time. */
+export async function openForAppend(path: string, mode: number): Promise<AppendFile> {
+  let file: FileHandle | undefined
+  try {
+    await makeFolders(dirname(path), 0o755)
+    file = await open(
+      path,
+      constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | constants.O_NOFOLLOW,
+      mode,
+    )
+    let size = (await file.stat()).size
+    if (size === 0) await syncFolder(dirname(path))
+    const handle = file
+    return {
+      path,
+      sizeBytes: () => size,
+      async append(bytes) {
+        try {
+          await handle.writeFile(bytes)
+          await handle.datasync()
+          size += bytes.length
+        } catch (error) {
+          // What is half there must not be taken for a line that was promised. If this fails too, the checksum tells.
+          await handle.truncate(size).catch((again) => {
+            if (errnoOf(again) === undefined) throw again
+          })
+          throw fileError('append to', path, error)
+        }
+      },
+      close: () => handle.close(),
+    }
+  } catch (error) {
+    await file?.close()
+    throw fileError('open', path, error)
+  }
+}
