@@ -1,0 +1,101 @@
+// Builds the executable: esbuild makes chunks of agent/main.ts, Node's --build-sea puts them into a stripped Node binary.
+import { copyFile, mkdir, writeFile } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { Script } from 'node:vm'
+import { build, transform } from 'esbuild'
+import { runTool } from '../test/lab/processes.ts'
+import { chunkLoader } from './chunks.ts'
+
+const language = { platform: 'node', target: `node${process.versions.node}`, logLevel: 'error' } as const
+
+/** The folder of the npm package with the runtime that ships, for this machine's architecture. */
+export const runtimeFolder = (root: string): string =>
+  join(root, 'node_modules', `node-linux-${process.arch}`)
+
+/**
+ * Makes `output` from `<root>/agent/main.ts`, with intermediate files in `work`; answers the inputs that went into it, as
+ * paths from `root`. Needs /usr/bin/strip, and must itself run on the runtime that ships.
+ */
+export async function buildExecutable(root: string, work: string, output: string): Promise<string[]> {
+  const node = join(runtimeFolder(root), 'bin', 'node')
+  const shipped = (await runTool([node, '--version'])).stdout.trim()
+  if (shipped !== process.version) {
+    throw new Error(
+      `${shipped} ships and its code caches must come from it, not ${process.version}: npm run package`,
+    )
+  }
+  await mkdir(work, { recursive: true })
+  const { chunks, inputs } = await bundle(root, work)
+  const assets: Record<string, string> = {}
+  for (const [name, content] of chunks) {
+    assets[name] = join(work, name)
+    await writeFile(join(work, name), content)
+  }
+  const main = join(work, 'loader.cjs')
+  await build({
+    ...language,
+    entryPoints: [join(import.meta.dirname, 'loader.ts')],
+    bundle: true,
+    outfile: main,
+  })
+  const executable = join(work, 'node')
+  await copyFile(node, executable)
+  // Before the assets go in: afterwards strip would throw them away.
+  await runTool(['/usr/bin/strip', '--', executable])
+  const config = join(work, 'sea.json')
+  // execArgvExtension: by default NODE_OPTIONS would be obeyed, and root runs this.
+  const sea = { main, executable, output, assets, useCodeCache: true, execArgvExtension: 'none' }
+  await writeFile(config, JSON.stringify({ ...sea, disableExperimentalSEAWarning: true }))
+  await runTool([executable, '--build-sea', config])
+  return inputs
+}
+
+/**
+ * One chunk for each dynamic import, so that a verb loads only what it needs: in one piece the bundle would cost 10 ms at each
+ * start, with code cache. Not minified: it starts no faster, and the stack traces are worth more.
+ */
+async function bundle(root: string, work: string) {
+  const { outputFiles, metafile } = await build({
+    ...language,
+    absWorkingDir: root,
+    entryPoints: ['agent/main.ts'],
+    bundle: true,
+    splitting: true,
+    format: 'esm',
+    outdir: work,
+    entryNames: 'main',
+    chunkNames: '[name]-[hash]',
+    legalComments: 'none',
+    metafile: true,
+    write: false,
+  })
+  const outputs = new Map(Object.entries(metafile.outputs).map(([path, one]) => [basename(path), one]))
+  const sources = new Map<string, string>()
+  for (const file of outputFiles) {
+    const name = basename(file.path)
+    const { code, warnings } = await transform(file.text, {
+      ...language,
+      format: 'cjs',
+      supported: { 'dynamic-import': false },
+      sourcefile: name,
+    })
+    // Such as import.meta, which would be empty here.
+    if (warnings.length > 0) throw new Error(`${name}: ${warnings.map((one) => one.text).join('; ')}`)
+    const entry = outputs.get(name)?.entryPoint
+    // esbuild gives import() of a CommonJS package only its default; Node gives its names as well.
+    const names =
+      entry !== undefined && metafile.inputs[entry]?.format === 'cjs'
+        ? 'module.exports = { ...module.exports.default, default: module.exports.default, __esModule: true }'
+        : ''
+    sources.set(name, `(function (exports, require, module) {${code}${names}\n})`)
+  }
+  const scripts = new Map([...sources].map(([name, code]) => [name, new Script(code, { filename: name })]))
+  // Run once, so that the caches hold the functions that run at load; main.js would run a verb.
+  const load = chunkLoader((name) => scripts.get(name) as Script)
+  for (const name of sources.keys()) if (name !== 'main.js') load(`./${name}`)
+  const caches = [...scripts].map(([name, script]) => [`${name}.cache`, script.createCachedData()] as const)
+  return {
+    chunks: new Map<string, string | Buffer>([...sources, ...caches]),
+    inputs: Object.keys(metafile.inputs),
+  }
+}
