@@ -1,0 +1,48 @@
+// Writes down every question to a host reader and its answer, one JSON line each, so that tests can replay the host.
+
+import type { HostReader } from '../../provisioning/host.ts'
+import { HostError } from '../../provisioning/problem.ts'
+
+/** One line of a transcript. The same call with the same arguments may come more than once; each line is what was so then. */
+export type TranscriptLine = { readonly call: keyof HostReader; readonly args: readonly unknown[] } & (
+  | { readonly answer: unknown }
+  | { readonly error: { readonly code: string; readonly message: string; readonly details: unknown } }
+)
+
+const calls: Readonly<Record<keyof HostReader, true>> = {
+  query: true,
+  readText: true,
+  list: true,
+  resolve: true,
+  facts: true,
+  capacity: true,
+  mountTables: true,
+  sample: true,
+  exclusive: true,
+  ioActivity: true,
+  unfinishedSteps: true,
+  lockHolder: true,
+}
+
+/** The same reader, telling `write` one line (without line feed) per call. Errors that are no HostError are passed on unwritten. */
+export function recording(reader: HostReader, write: (line: string) => Promise<void>): HostReader {
+  const record =
+    (call: keyof HostReader) =>
+    async (...args: unknown[]) => {
+      const tell = (outcome: object) => write(JSON.stringify({ call, args, ...outcome }))
+      try {
+        const answer = await (reader[call] as (...args: unknown[]) => Promise<unknown>).apply(reader, args)
+        await tell({ answer })
+        return answer
+      } catch (error) {
+        if (error instanceof HostError) {
+          const { code, message, details } = error
+          await tell({ error: { code, message, details } })
+        }
+        throw error
+      }
+    }
+  return Object.fromEntries(
+    (Object.keys(calls) as (keyof HostReader)[]).map((call) => [call, record(call)]),
+  ) as unknown as HostReader
+}
