@@ -49,6 +49,17 @@ export const PROBLEMS = {
     remedy:
       'Write /etc/garrison/host.yaml (an example is in /usr/share/doc/garrison/examples); garrison schema explains each key.',
   },
+  'door.lost': {
+    meaning: 'The connection to the root side ended before its answer was complete.',
+    remedy:
+      'See journalctl -u garrison-operate for why; a step in hand is in garrison journal. Running the verb again is safe.',
+    retry: true,
+  },
+  'door.refused': {
+    meaning: 'The socket that was asked may not do this.',
+    remedy:
+      'Looking needs group garrison-read, applying group garrison, destroying data root: try with sudo, or ask an administrator for the group.',
+  },
   'drive.busy': {
     meaning: 'A drive could not be opened exclusively just before the first write: something uses it.',
     remedy: 'See garrison drives for who holds it. Nothing was written.',
@@ -72,6 +83,10 @@ export const PROBLEMS = {
     meaning: 'A file could not be written; the last good one is intact.',
     remedy:
       'Look at the error number in the message: EACCES wants root, EIO is a failing drive (journalctl -k).',
+  },
+  'drive.unknown': {
+    meaning: 'No drive has the name or serial that was given, or several have.',
+    remedy: 'See garrison drives for their names, garrison drives --json for whole serials.',
   },
   'host.deadline': {
     meaning: 'A program that only reads the host did not answer in time.',
@@ -122,6 +137,64 @@ export const PROBLEMS = {
     meaning: 'The same step was performed three times for the same reason and changed nothing.',
     remedy:
       'See garrison why and garrison journal for what it did each time; something else may be undoing it.',
+  },
+  'request.invalid': {
+    meaning: 'A verb was given arguments that it does not know or that do not fit.',
+    remedy: 'See garrison {verb} --help.',
+  },
+  'request.too-large': {
+    meaning: 'A request to the root side was larger than any verb needs.',
+    remedy: 'Send the arguments of the verb as one small JSON object.',
+  },
+  'request.unknown-verb': {
+    meaning: 'There is no such verb.',
+    remedy: 'See garrison --help for all of them.',
+  },
+  'root.encrypted': {
+    meaning: 'The root filesystem stands on an encrypted device (LUKS), which Garrison does not grow.',
+    remedy: 'Grow it by hand (cryptsetup resize, then the filesystem), or set root.grow to false.',
+  },
+  'root.group-incomplete': {
+    meaning: 'The volume group of the root filesystem misses a physical volume, so LVM refuses to change it.',
+    remedy: 'See which one with vgs and pvs; bring its drive back or remove it (vgreduce --removemissing).',
+  },
+  'root.mbr-limit': {
+    meaning: 'The partition table of the root disk is an MBR, which cannot address more than 2 TiB of it.',
+    remedy:
+      'Convert it to GPT in a maintenance window (sgdisk --mbrtogpt, then reinstall the boot loader), or set root.grow to false.',
+  },
+  'root.partition-behind': {
+    meaning:
+      'The free room of the root disk lies behind another partition, so the root partition cannot reach it.',
+    remedy: 'Move or remove that partition if it is not needed, or set root.grow to false.',
+  },
+  'root.raid': {
+    meaning: 'The root filesystem stands on a RAID array, which Garrison does not grow.',
+    remedy: 'Grow the members and the array by hand (mdadm --grow --size=max), or set root.grow to false.',
+  },
+  'root.read-only': {
+    meaning: 'The root filesystem is read-only, so nothing on it can be changed.',
+    remedy:
+      'Look for disk errors in journalctl -k; when the filesystem is sound, mount -o remount,rw / and run garrison apply again.',
+  },
+  'root.several-devices': {
+    meaning:
+      'The root filesystem is one btrfs over several devices; which of them is to grow is not for Garrison to say.',
+    remedy: 'Grow them by hand (btrfs filesystem resize DEVID:max /), or set root.grow to false.',
+  },
+  'root.table-unknown': {
+    meaning:
+      'The partition table of the root disk is of a kind, or has contents, that Garrison does not know how to grow.',
+    remedy: 'Look at it with fdisk -l; grow the partition by hand, or set root.grow to false.',
+  },
+  'root.thin': {
+    meaning: 'The root filesystem is on a thin LVM volume, whose size says nothing of the room on its disk.',
+    remedy:
+      'Extend the thin pool and the volume by hand, minding the room in the pool, or set root.grow to false.',
+  },
+  'root.unsupported': {
+    meaning: 'The root filesystem stands on something that Garrison cannot grow.',
+    remedy: 'The message names it; grow it by hand, or set root.grow to false.',
   },
   'wait.deadline': {
     meaning: 'What a step waited for did not come about in time.',
