@@ -1,5 +1,6 @@
 // `npm run package`: builds dist/garrison, and a .deb and an .rpm of it with dpkg-deb and rpmbuild.
 import { createHash } from 'node:crypto'
+import { globSync } from 'node:fs'
 import { chmod, copyFile, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { gzipSync } from 'node:zlib'
@@ -160,10 +161,10 @@ await ensureRequirements(progress, [
   { package: 'binutils', path: '/usr/bin/strip' },
   { package: 'rpm', path: '/usr/bin/rpmbuild' },
 ])
-await rm(dist, { recursive: true, force: true })
+for (const old of globSync(`${dist}/{work,garrison*}`)) await rm(old, { recursive: true })
 const inputs = await buildExecutable(root, work, executable)
 const licences = await thirdPartyLicences(root, inputs)
-// The same sources give the same packages: times in them are those of the last commit.
+// Packages of one commit differ in V8's code caches only, whose hash seed is random: times in them are the commit's.
 const commit = await runTool(['/usr/bin/git', '-C', root, 'log', '-1', '--format=%ct'], {
   allowFailure: true,
 })
