@@ -196,6 +196,73 @@ export const PROBLEMS = {
     meaning: 'The root filesystem stands on something that Garrison cannot grow.',
     remedy: 'The message names it; grow it by hand, or set root.grow to false.',
   },
+  'volumes.array-not-blank': {
+    meaning: 'The array holds something, so no volume group may be made on it.',
+    remedy:
+      'Look what is on it (wipefs --no-act, pvs, lvmdevices). If nothing of it is needed, clear it yourself; then run garrison plan.',
+  },
+  'volumes.content-unknown': {
+    meaning: 'A volume may hold something that Garrison did not put there, so it is not formatted.',
+    remedy:
+      'Look what is on it. To let Garrison format it, and lose what it holds: wipefs --all /dev/{volume}, then lvchange --addtag garrison.unformatted {volume}.',
+  },
+  'volumes.filesystem-differs': {
+    meaning: 'A volume holds another filesystem than the document asks for.',
+    remedy:
+      'Name in the document the filesystem that is there, or save its content, remove the volume (lvremove {volume}) and run garrison apply.',
+  },
+  'volumes.folder-in-use': {
+    meaning: 'The content of a folder is to be moved onto a volume, and something is using it.',
+    remedy: 'Stop what is named (or unmount it), then run garrison apply again.',
+    retry: true,
+  },
+  'volumes.folder-not-empty': {
+    meaning: 'A volume would be mounted over a folder that has content, and would hide it.',
+    remedy:
+      'Empty {path}, or set onContent: move for a volume that is still to be made: its content is then copied onto the volume and kept beside it.',
+  },
+  'volumes.group-elsewhere': {
+    meaning: 'A volume group of the wanted name is there already, and not on the array alone.',
+    remedy: 'Give the document another volumes.group, or rename that group with vgrename.',
+  },
+  'volumes.group-partial': {
+    meaning: 'A physical volume of the volume group is missing, so LVM changes nothing in it.',
+    remedy: 'See garrison drives and vgs; bring the missing device back.',
+  },
+  'volumes.in-use': {
+    meaning: 'A volume is marked as not formatted yet, and something has it open.',
+    remedy: 'See lsblk and garrison journal for what uses it; end that, then run garrison apply again.',
+    retry: true,
+  },
+  'volumes.mount-refused': {
+    meaning: 'A volume cannot be mounted at the path that the document names.',
+    remedy: 'Choose another path for it.',
+  },
+  'volumes.mount-taken': {
+    meaning: 'Something else is mounted where a volume shall be.',
+    remedy: 'Unmount {path} and remove what mounts it, or choose another path.',
+  },
+  'volumes.name-refused': {
+    meaning: 'LVM does not take this name.',
+    remedy: 'Choose another name in the document.',
+  },
+  'volumes.no-room': {
+    meaning: 'A volume does not fit.',
+    remedy: 'Change shares and sizes in the document; vgs and lvs show what is taken by what.',
+  },
+  'volumes.owner-unknown': {
+    meaning: 'The owner or group of a mounted folder does not exist on this host.',
+    remedy: 'Make the account, or declare the package that brings it under software.packages.',
+  },
+  'volumes.shrink': {
+    meaning: 'A volume is larger than the document asks for; Garrison never makes one smaller.',
+    remedy: 'Write the size that it has, or save its content and make it anew yourself.',
+  },
+  'volumes.unit-foreign': {
+    meaning: 'Something else is set up to be mounted where a volume shall be, or forbids it.',
+    remedy:
+      'Remove that line of /etc/fstab, or that unit (unmask it with systemctl unmask); Garrison writes a mount unit of its own.',
+  },
   'wait.deadline': {
     meaning: 'What a step waited for did not come about in time.',
     remedy: 'See who holds it in the message; when it is free, run garrison apply again.',
