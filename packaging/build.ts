@@ -80,7 +80,7 @@ const folders = [
   '/usr/share/doc/garrison/examples',
 ]
 
-/** Lays the files out below `stage`, with their modes whatever the umask. */
+/** Lays the files out below `stage`. */
 async function lay(stage: string, files: readonly Installed[]): Promise<void> {
   for (const folder of new Set([...folders, ...files.map((file) => dirname(file.path))])) {
     await mkdir(join(stage, folder), { recursive: true })
@@ -90,10 +90,6 @@ async function lay(stage: string, files: readonly Installed[]): Promise<void> {
     await (from === undefined ? writeFile(to, content) : copyFile(from, to))
     await chmod(to, mode)
   }
-  for (const entry of await readdir(stage, { recursive: true, withFileTypes: true })) {
-    if (entry.isDirectory()) await chmod(join(entry.parentPath, entry.name), 0o755)
-  }
-  await chmod(stage, 0o755)
 }
 
 async function buildDeb(files: readonly Installed[], env: Record<string, string>): Promise<string> {
@@ -157,6 +153,8 @@ async function buildRpm(files: readonly Installed[], env: Record<string, string>
   return join(dist, `garrison-${version}-1.${architecture.rpm}.rpm`)
 }
 
+// Folders get the modes that they are installed with.
+process.umask(0o022)
 await ensureRequirements(progress, [
   { package: 'binutils', path: '/usr/bin/strip' },
   { package: 'rpm', path: '/usr/bin/rpmbuild' },

@@ -1,6 +1,7 @@
 // Builds the executable: esbuild makes chunks of agent/main.ts, Node's --build-sea puts them into a stripped Node binary.
 import { copyFile, mkdir, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { Script } from 'node:vm'
 import { build, transform } from 'esbuild'
 import { runTool } from '../test/lab/processes.ts'
@@ -34,7 +35,7 @@ export async function buildExecutable(root: string, work: string, output: string
   const main = join(work, 'loader.cjs')
   await build({
     ...language,
-    entryPoints: [join(import.meta.dirname, 'loader.ts')],
+    entryPoints: [fileURLToPath(import.meta.resolve('./loader.ts'))],
     bundle: true,
     outfile: main,
   })
