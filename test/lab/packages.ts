@@ -9,6 +9,7 @@ export const release = { origin: 'Debian', codename: 'bookworm', suite: 'stable'
 
 /** What every image holds from the start: what a small cloud host of this distribution has, and no more. */
 export const basePackages = [
+  'apt',
   'linux-image-cloud-amd64',
   'initramfs-tools',
   'zstd',
@@ -117,7 +118,6 @@ export async function buildArchive(directory: string, progress: (line: string) =
       'install',
       '?essential',
       '?priority(required)',
-      'apt',
       ...basePackages,
       ...hostPackages,
     ],
