@@ -84,10 +84,6 @@ export const PROBLEMS = {
     remedy:
       'Look at the error number in the message: EACCES wants root, EIO is a failing drive (journalctl -k).',
   },
-  'drive.unknown': {
-    meaning: 'No drive has the name or serial that was given, or several have.',
-    remedy: 'See garrison drives for their names, garrison drives --json for whole serials.',
-  },
   'host.deadline': {
     meaning: 'A program that only reads the host did not answer in time.',
     remedy: 'Run it by hand to see where it hangs; a dead drive or a stuck daemon is the usual cause.',
@@ -141,6 +137,10 @@ export const PROBLEMS = {
   'request.invalid': {
     meaning: 'A verb was given arguments that it does not know or that do not fit.',
     remedy: 'See garrison {verb} --help.',
+  },
+  'request.no-such-drive': {
+    meaning: 'No drive has the name or serial that was given, or several have.',
+    remedy: 'See garrison drives for their names, garrison drives --json for whole serials.',
   },
   'request.too-large': {
     meaning: 'A request to the root side was larger than any verb needs.',
