@@ -29,7 +29,9 @@ export function recording(reader: HostReader, write: (line: string) => Promise<v
   const record =
     (call: keyof HostReader) =>
     async (...args: unknown[]) => {
-      const tell = (outcome: object) => write(JSON.stringify({ call, args, ...outcome }))
+      // An argument that was left out and one given as undefined are the same call.
+      const given = args.filter((arg) => arg !== undefined)
+      const tell = (outcome: object) => write(JSON.stringify({ call, args: given, ...outcome }))
       try {
         const answer = await (reader[call] as (...args: unknown[]) => Promise<unknown>).apply(reader, args)
         await tell({ answer })

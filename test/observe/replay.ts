@@ -31,7 +31,8 @@ const calls: readonly (keyof HostReader)[] = [
   'lockHolder',
 ]
 
-const keyOf = ({ call, args }: Pick<Reading, 'call' | 'args'>): string => `${call} ${JSON.stringify(args)}`
+const keyOf = ({ call, args }: Pick<Reading, 'call' | 'args'>): string =>
+  `${call} ${JSON.stringify(args.filter((arg) => arg !== undefined))}`
 
 /** A reader over readings; a call that is not among them throws an Error that names it, so no answer is ever made up. */
 export function replay(readings: readonly Reading[]): HostReader {
