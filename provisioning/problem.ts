@@ -196,6 +196,24 @@ export const PROBLEMS = {
     meaning: 'The root filesystem stands on something that Garrison cannot grow.',
     remedy: 'The message names it; grow it by hand, or set root.grow to false.',
   },
+  'software.held': {
+    meaning: 'A package is on hold (apt-mark hold), so apt does not install it.',
+    remedy: 'Find out who holds it and why (apt-mark showhold); apt-mark unhold releases it.',
+  },
+  'software.masked': {
+    meaning: 'A unit is masked: somebody made it unable to start, on purpose.',
+    remedy: 'Find out why; systemctl unmask releases it. Garrison never unmasks.',
+  },
+  'software.not-offered': {
+    meaning: 'A package that the document names is in no repository of this host.',
+    remedy:
+      'Mend its name in software.packages, or configure the repository that has it; Garrison adds none.',
+  },
+  'software.unknown-distribution': {
+    meaning: 'Garrison does not know the package names of this distribution or architecture.',
+    remedy:
+      'Use Debian 12, Ubuntu 24.04, Rocky, RHEL or AlmaLinux 9, or Amazon Linux 2023, on x86-64 or arm64; or leave software out of the document.',
+  },
   'volumes.array-not-blank': {
     meaning: 'The array holds something, so no volume group may be made on it.',
     remedy:
