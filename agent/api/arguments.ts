@@ -1,0 +1,194 @@
+// Arguments of verbs: the command line and the JSON body of a request, both checked against the one table of verbs.
+
+import { parseArgs } from 'node:util'
+import { HostError } from '../../provisioning/problem.ts'
+import { type Args, DOORS, type Door, type Field, type Verb, type VerbName, verbTable } from './verbs.ts'
+
+/** Flags that every verb has. */
+export const commonFlags: Readonly<Record<string, Field>> = {
+  json: { kind: 'switch', brief: 'print JSON: one object, or one per line when it streams' },
+  help: { kind: 'switch', brief: 'show what the verb does, with examples' },
+  socket: {
+    kind: 'path',
+    placeholder: 'PATH',
+    brief: 'ask this socket instead of the first of /run/garrison that opens',
+    local: true,
+  },
+}
+
+/** A command line, taken apart. `verb` is null when none was given. */
+export interface CommandLine {
+  readonly verb: VerbName | null
+  readonly values: Readonly<Record<string, unknown>>
+  readonly json: boolean
+  readonly help: boolean
+  readonly socket: string | undefined
+}
+
+/** The verb's fields, operands first, in the order of the table. */
+export const fieldsOf = (verb: Verb): Readonly<Record<string, Field>> => ({ ...verb.operands, ...verb.flags })
+
+const isVerb = (name: string): name is VerbName => Object.hasOwn(verbTable, name)
+
+const invalid = (verb: string, message: string): HostError =>
+  new HostError('request.invalid', message, { details: { verb } })
+
+const edits = (a: string, b: string): number => {
+  let row = [...Array(b.length + 1).keys()]
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++)
+      next.push(
+        Math.min(
+          (next[j - 1] ?? 0) + 1,
+          (row[j] ?? 0) + 1,
+          (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1),
+        ),
+      )
+    row = next
+  }
+  return row[b.length] ?? 0
+}
+
+/** `; did you mean X?` when one of the known words is at most a third of its letters away, or nothing. */
+function hint(word: string, known: readonly string[], prefix = ''): string {
+  const [best] = known
+    .map((name) => ({ name, distance: edits(word, name) }))
+    .filter(({ name, distance }) => distance <= Math.max(1, Math.ceil(name.length / 3)))
+    .sort((a, b) => a.distance - b.distance)
+  return best === undefined ? '' : `; did you mean ${prefix}${best.name}?`
+}
+
+/** Takes a command line apart. Throws `request.invalid`, which names the nearest known word. */
+export function parseCommandLine(argv: readonly string[]): CommandLine {
+  const fields = [...Object.values(verbTable).map((verb) => verb.flags), commonFlags].flatMap(Object.entries)
+  const options = Object.fromEntries(
+    fields.map(([name, field]: [string, Field]) => [
+      name,
+      { type: field.kind === 'switch' ? ('boolean' as const) : ('string' as const) },
+    ]),
+  )
+  const { tokens } = parseArgs({
+    args: [...argv],
+    options: { ...options, help: { type: 'boolean', short: 'h' }, version: { type: 'boolean', short: 'V' } },
+    strict: false,
+    tokens: true,
+  })
+  const words = tokens.flatMap((token) => (token.kind === 'positional' ? token.value : []))
+  const flags = tokens.flatMap((token) => (token.kind === 'option' ? token : []))
+  const given = (name: string) => flags.some((flag) => flag.name === name)
+
+  const [first, second] = words
+  const two = `${first} ${second}`
+  const name = first === undefined && given('version') ? 'version' : isVerb(two) ? two : first
+  if (name === undefined || (name === 'help' && second === undefined)) {
+    const stray = flags.find((flag) => !(flag.name in commonFlags))
+    if (stray) throw invalid('', `${stray.rawName} needs a verb before it`)
+    return { verb: null, values: {}, json: given('json'), help: true, socket: undefined }
+  }
+  if (name === 'help') return parseCommandLine([...words.slice(1), '--help'])
+  if (!isVerb(name)) throw unknownVerb(name)
+
+  const verb = verbTable[name]
+  const known = { ...verb.flags, ...commonFlags }
+  const values: Record<string, unknown> = {}
+  for (const flag of flags) {
+    if (flag.name === 'version' && first === undefined) continue
+    const field = known[flag.name]
+    if (field === undefined || flag.rawName === '-V')
+      throw invalid(
+        name,
+        `${flag.rawName} is not a flag of ${name}${hint(flag.name, Object.keys(known), '--')}`,
+      )
+    if (field.kind === 'switch' && flag.value !== undefined)
+      throw invalid(name, `${flag.rawName} takes no value`)
+    if (field.kind !== 'switch' && flag.value === undefined)
+      throw invalid(name, `${flag.rawName} needs a value: ${field.placeholder}`)
+    if (flag.name in values) throw invalid(name, `${flag.rawName} is given twice`)
+    values[flag.name] = field.kind === 'switch' ? true : flag.value
+  }
+  const operands = Object.keys(verb.operands)
+  const rest = words.slice(name.split(' ').length - (first === undefined ? 1 : 0))
+  rest.forEach((word, at) => {
+    const operand = operands[at]
+    if (operand === undefined) throw invalid(name, `${name} takes no further word: ${word}`)
+    values[operand] = word
+  })
+  const { json, help, socket, ...own } = values
+  return {
+    verb: name,
+    values: own,
+    json: json === true,
+    help: help === true,
+    socket: typeof socket === 'string' ? socket : undefined,
+  }
+}
+
+/** The error for a word that is no verb. */
+export const unknownVerb = (name: string): HostError => {
+  const known = Object.entries(verbTable).flatMap(([verb, { hidden }]) => (hidden ? [] : verb))
+  return new HostError('request.unknown-verb', `there is no verb ${name}${hint(name, known)}`)
+}
+
+/** The verb of a request path such as `/v1/drives/show`, or null. */
+export function verbAt(path: string): VerbName | null {
+  const [, version, ...words] = path.split('/')
+  const name = words.join(' ')
+  return version === 'v1' && isVerb(name) ? name : null
+}
+
+/** The request path of a verb. */
+export const pathOf = (verb: VerbName): string => `/v1/${verb.replace(' ', '/')}`
+
+/** Checks values against the fields of a verb, whoever gave them. Throws `request.invalid`. */
+export function checkedArgs<N extends VerbName>(name: N, values: unknown): Args<N> {
+  if (values === null || typeof values !== 'object' || Array.isArray(values))
+    throw invalid(name, 'the arguments of a verb are one JSON object')
+  const fields = fieldsOf(verbTable[name])
+  for (const key of Object.keys(values))
+    if (!Object.hasOwn(fields, key))
+      throw invalid(name, `${name} has no argument ${key}${hint(key, Object.keys(fields))}`)
+  const checked = Object.entries(fields).map(([key, field]) => {
+    const value: unknown = Object.hasOwn(values, key) ? values[key as keyof typeof values] : undefined
+    return [key, checkedValue(name, key, field, value)]
+  })
+  return Object.fromEntries(checked) as Args<N>
+}
+
+function checkedValue(verb: string, key: string, field: Field, value: unknown): unknown {
+  if (field.kind === 'switch') {
+    if (value !== undefined && typeof value !== 'boolean')
+      throw invalid(verb, `${key} of ${verb} is true or false`)
+    return value ?? false
+  }
+  if (value === undefined) {
+    if (field.required) throw invalid(verb, `${verb} needs ${field.placeholder}: ${field.brief}`)
+    return undefined
+  }
+  if (typeof value !== 'string' || value === '' || value.length > 4096 || /[\0\n]/.test(value))
+    throw invalid(verb, `${key} of ${verb} is a text of one line and at most 4096 characters`)
+  if (field.kind === 'choice' && !field.choices.includes(value))
+    throw invalid(
+      verb,
+      `${field.placeholder} of ${verb} is one of ${field.choices.join(', ')}, not ${value}${hint(value, field.choices)}`,
+    )
+  return value
+}
+
+/** The door that a verb with these arguments needs, and what makes it so. */
+export function doorNeeded<N extends VerbName>(
+  name: N,
+  args: Args<N>,
+): { readonly door: Door; readonly by: string } {
+  const verb = verbTable[name]
+  let needed: { door: Door; by: string } = { door: verb.door, by: name }
+  for (const [key, field] of Object.entries(fieldsOf(verb))) {
+    const value = args[key as keyof Args<N>]
+    if (value === undefined || value === false) continue
+    const door =
+      'local' in field ? 'local' : field.kind === 'choice' ? field.doors?.[String(value)] : undefined
+    if (door === 'local' || (door && DOORS.indexOf(door) > DOORS.indexOf(needed.door)))
+      needed = { door, by: `${name} --${key} ${value}` }
+  }
+  return needed
+}

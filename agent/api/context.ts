@@ -1,0 +1,244 @@
+// What verbs work with: one look at the host that several callers share, at most one apply, and the journal.
+//
+// INVARIANTS
+// - At most one observation runs for `look`, and at most one more waits; whoever asks meanwhile shares the one that answers them.
+// - A view is served again only while the document is the same and no step began since its observation began.
+// - An apply that began is always drained to its end, whether or not anybody still listens.
+
+import { type Desired, nothingDesired } from '../../provisioning/desired.ts'
+import { assessAll, converge, type EngineEvent } from '../../provisioning/engine.ts'
+import type {
+  HostReader,
+  JournalEntry,
+  JournalWriter,
+  LockHolder,
+  Performer,
+} from '../../provisioning/host.ts'
+import { HostError, type ProblemReport, problemOf } from '../../provisioning/problem.ts'
+import type { Assessment, Resource, Risk } from '../../provisioning/resource.ts'
+import type { Terminal } from './terminal.ts'
+import type { Args, Exit, VerbName } from './verbs.ts'
+
+/** The desired document, read and valid, and a digest of its text. */
+export interface ReadDocument {
+  readonly desired: Desired
+  readonly digest: string
+}
+
+/** One line of the journal as it is read: an entry, or where a line is damaged and how many bytes of it. */
+export type JournalRecord =
+  | { readonly kind: 'entry'; readonly entry: JournalEntry }
+  | {
+      readonly kind: 'damaged'
+      readonly damaged: { readonly file: string; readonly line: number; readonly bytes: number }
+    }
+
+/** The journal as verbs need it. With `follow` reading goes on until that signal aborts. */
+export interface JournalFile extends JournalWriter {
+  read(query: { readonly sinceMs?: number; readonly follow?: AbortSignal }): AsyncIterable<JournalRecord>
+}
+
+/** Everything that the composition root puts together for one host. `lock` throws `apply.locked`. */
+export interface Parts {
+  readonly resources: readonly Resource[]
+  readonly reader: HostReader
+  readonly performer: Performer
+  readonly journal: JournalFile
+  /** Where the desired document of this host lies. */
+  readonly documentFolder: string
+  /** The document of this host, or of one file. Throws `desired.missing`, `desired.invalid`, `host.denied`. */
+  readonly document: (file?: string) => Promise<ReadDocument>
+  readonly lock: (who: string) => Promise<{ release(): Promise<void> }>
+  readonly instance: () => Promise<string>
+  readonly hostname: string
+  readonly version: string
+  readonly clock: () => number
+}
+
+/** The host, looked at once. `document` is the problem that kept the desired document from being read, or null. */
+export interface View {
+  readonly atMs: number
+  readonly assessments: readonly Assessment[]
+  readonly desired: Desired
+  readonly document: ProblemReport | null
+}
+
+/** What a verb may use. `signal` aborts when the caller left or the process must go. */
+export interface Context {
+  readonly hostname: string
+  readonly version: string
+  readonly clock: () => number
+  readonly signal: AbortSignal
+  /** `fresh`: the observation begins after this call. `file`: plan for this document. */
+  look(options: { readonly fresh: boolean; readonly file?: string | undefined }): Promise<View>
+  /** Lines of one apply; throws `apply.locked`, `desired.missing`, `desired.invalid` before the first. */
+  apply(request: { readonly allow: Risk; readonly only?: string | undefined }): AsyncGenerator<ApplyEvent>
+  /** Lets the apply of this process stop after the step in hand; false when there is none. */
+  stop(): boolean
+  applying(): Promise<Pick<LockHolder, 'who' | 'sinceMs'> | null>
+  readonly journal: Pick<JournalFile, 'read'>
+}
+
+/** A verb whose answer is one object. */
+export interface AnswerModule<N extends VerbName, Result = unknown> {
+  run(context: Context, args: Args<N>): Promise<Result>
+  /** Text for a person; pure. What comes from the host has been made visible before. */
+  render(result: Result, terminal: Terminal): string
+  exitOf(result: Result): Exit
+}
+
+/** A verb whose answer is a stream of lines. */
+export interface StreamModule<N extends VerbName, Line = unknown> {
+  run(context: Context, args: Args<N>): AsyncIterable<Line>
+  /** Text for a person, or null when the line says nothing to one. */
+  render(line: Line, terminal: Terminal): string | null
+  /** What a terminal shows with the time that has passed until the next line, or null. */
+  live?(line: Line): string | null
+  /** The exit code when this is the last line that has one. */
+  exitOf(line: Line): Exit | null
+}
+
+/** A verb that runs in the client. `parts` loads everything that reads the host. */
+export interface LocalModule<N extends VerbName, Result = unknown> {
+  run(args: Args<N>, here: { parts(): Promise<Parts> }): Promise<Result>
+  render(result: Result, terminal: Terminal): string
+  exitOf(result: Result): Exit
+}
+
+/** What an apply tells: who began it, and then what the engine tells. */
+export type ApplyEvent =
+  | {
+      readonly event: 'started'
+      readonly apply: string
+      readonly who: string
+      readonly allow: Risk
+      readonly only?: string
+    }
+  | EngineEvent
+
+/** How old a view may be and still be shown. */
+const freshMs = 10_000
+
+/** Makes contexts, one for each request, that share what they know of the host. */
+export function contextsOf(parts: Parts): (who: string, signal: AbortSignal) => Context {
+  const { resources, reader, performer, journal, clock } = parts
+  let begun = 0
+  let running: { readonly view: Promise<View>; readonly begun: number } | null = null
+  let next: Promise<View> | null = null
+  let last: { readonly view: View; readonly digest: string; readonly begun: number } | null = null
+  let applying: { readonly who: string; readonly sinceMs: number; readonly stop: () => void } | null = null
+
+  const read = async (file?: string) => {
+    try {
+      return { ...(await parts.document(file)), problem: null }
+    } catch (error) {
+      const problem = problemOf(error)
+      return { desired: nothingDesired, digest: `${problem.code}: ${problem.message}`, problem }
+    }
+  }
+  type Read = Awaited<ReturnType<typeof read>>
+
+  const observe = async ({ desired, problem }: Read): Promise<View> => {
+    const atMs = clock()
+    return {
+      atMs,
+      assessments: await assessAll({ resources, reader, desired, clock }),
+      desired,
+      document: problem,
+    }
+  }
+  const shared = (): Promise<View> => {
+    const begunBefore = begun
+    const look = async () => {
+      const document = await read()
+      const view = await observe(document)
+      last = { view, digest: document.digest, begun: begunBefore }
+      return view
+    }
+    const view = look().finally(() => {
+      running = null
+    })
+    running = { view, begun: begunBefore }
+    return view
+  }
+  const afterThis = (): Promise<View> => {
+    if (running === null) return shared()
+    const ended = () => {
+      next = null
+      return shared()
+    }
+    next ??= running.view.then(ended, ended)
+    return next
+  }
+
+  async function* apply(
+    who: string,
+    request: { allow: Risk; only?: string | undefined },
+    signal: AbortSignal,
+  ) {
+    const { desired, digest } = await parts.document()
+    const instance = await parts.instance()
+    const { allow } = request
+    const only = request.only === undefined ? {} : { only: request.only }
+    const lock = await parts.lock(who)
+    const controller = new AbortController()
+    applying = { who, sinceMs: clock(), stop: () => controller.abort() }
+    try {
+      const id = `${new Date(clock()).toISOString().replace(/[-:]|\.\d+/g, '')}-${process.pid}`
+      yield { event: 'started' as const, apply: id, who, allow, ...only }
+      const events = converge({
+        resources,
+        reader,
+        performer,
+        journal,
+        desired,
+        request: { who, allow, ...only },
+        apply: id,
+        instance,
+        desiredDigest: digest,
+        clock,
+        signal: AbortSignal.any([signal, controller.signal]),
+      })
+      for await (const event of events) {
+        if (event.event !== 'assessed') begun += 1
+        yield event
+      }
+    } finally {
+      begun += 1
+      applying = null
+      await lock.release()
+    }
+  }
+
+  return (who, signal) => ({
+    hostname: parts.hostname,
+    version: parts.version,
+    clock,
+    signal,
+    journal,
+    async look({ fresh, file }) {
+      if (file !== undefined) {
+        const document = await read(file)
+        if (document.problem)
+          throw new HostError(document.problem.code, document.problem.message, document.problem)
+        return observe(document)
+      }
+      if (fresh || (running && running.begun !== begun)) return afterThis()
+      if (running) return running.view
+      const young = last !== null && last.begun === begun && clock() - last.view.atMs < freshMs ? last : null
+      if (young && (await read()).digest === young.digest) return young.view
+      // Another caller may have begun to look while the document was read.
+      return afterThis()
+    },
+    apply: (request) => apply(who, request, signal),
+    stop() {
+      applying?.stop()
+      return applying !== null
+    },
+    applying: async () => {
+      if (applying) return { who: applying.who, sinceMs: applying.sinceMs }
+      const holder = await reader.lockHolder()
+      return holder && { who: holder.who, sinceMs: holder.sinceMs }
+    },
+  })
+}

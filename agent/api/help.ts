@@ -1,0 +1,73 @@
+// `--help`: the table of verbs as text of one screen.
+
+import { commonFlags } from './arguments.ts'
+import { paint, paragraph, type Terminal } from './terminal.ts'
+import { type Field, type Verb, type VerbName, verbTable } from './verbs.ts'
+
+/** A flag with what follows it: `--allow RISK`. */
+export const flagText = (name: string, field: Field): string =>
+  field.kind === 'switch' ? `--${name}` : `--${name} ${field.placeholder}`
+
+/** How a verb is typed: `garrison apply [--allow RISK] [--only RESOURCE]`. */
+export function usageOf(name: string, { operands, flags }: Verb): string {
+  const words = Object.values(operands).flatMap((field) =>
+    field.kind === 'switch' ? [] : field.required ? field.placeholder : `[${field.placeholder}]`,
+  )
+  const optional = Object.entries(flags).map(([flag, field]) => `[${flagText(flag, field)}]`)
+  return ['garrison', name, ...words, ...optional].join(' ')
+}
+
+/** Verbs that people type, in the order of the table. */
+export const shownVerbs = (): readonly (readonly [VerbName, Verb])[] =>
+  (Object.entries(verbTable) as [VerbName, Verb][]).filter(([, { hidden }]) => !hidden)
+
+/** What each exit code means. */
+export const exitCodes: readonly (readonly [code: number, meaning: string])[] = [
+  [0, 'settled, or done'],
+  [1, 'an error, told on standard error'],
+  [2, 'drift: there is something to do'],
+  [3, 'a step is blocked or not allowed, or the request was refused'],
+  [4, 'unknown: a part could not be read'],
+]
+
+const column = 24
+
+const rowsOf = (fields: Readonly<Record<string, Field>>, label: (name: string, field: Field) => string) =>
+  Object.entries(fields).map(([name, field]) => paragraph(`  ${label(name, field)}`, field.brief, column))
+
+function overview(terminal: Terminal): string {
+  return [
+    'Turns a bare host into a VM host from one document, and keeps it one.',
+    '',
+    `${paint(terminal, 'strong', 'Usage')}  garrison VERB [FLAGS]`,
+    '',
+    ...shownVerbs().map(([name, { brief }]) => paragraph(`  ${name}`, brief, column)),
+    '',
+    ...rowsOf(commonFlags, flagText),
+    '',
+    `${paint(terminal, 'strong', 'Exit')}   ${exitCodes.map(([code, meaning]) => `${code} ${meaning.split(/[,:]/)[0]}`).join(', ')}`,
+    '',
+    `${paint(terminal, 'strong', 'Try')}    garrison status          how this host stands`,
+    '       garrison apply --help    what a verb does, with examples',
+  ].join('\n')
+}
+
+/** The help of a verb, or of all of them. */
+export function helpText(name: VerbName | null, terminal: Terminal): string {
+  if (name === null) return overview(terminal)
+  const verb = verbTable[name]
+  const { help, brief, operands, examples } = verb
+  const operandRows = rowsOf(operands, (_, field) => (field.kind === 'switch' ? '' : field.placeholder))
+  return [
+    paragraph('', `garrison ${name}: ${brief}.`, 0),
+    '',
+    paragraph(paint(terminal, 'strong', 'Usage'), usageOf(name, verb), 7),
+    '',
+    paragraph('', help, 0),
+    '',
+    ...operandRows,
+    ...rowsOf({ ...verb.flags, ...commonFlags }, flagText),
+    ...(examples.length > 0 ? ['', paint(terminal, 'strong', 'Examples')] : []),
+    ...examples.flatMap(([command, does]) => [`  ${command}`, paragraph('', `${does}`, 6)]),
+  ].join('\n')
+}

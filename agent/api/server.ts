@@ -1,0 +1,239 @@
+// The root side of the doors: HTTP/1.1 with JSON on unix sockets (RFC 9112), streams as NDJSON. Each socket is one door.
+//
+// INVARIANTS
+// - The door is known by the socket that a request came in on, never by anything that the request says.
+// - A verb that streams is drained to its end even when its caller has left: only its signal tells it to end early.
+// - The process leaves only when no connection is open, so that no caller is dropped between its connect and its request.
+
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Logger } from 'pino'
+import { HostError, type ProblemCode, problemOf } from '../../provisioning/problem.ts'
+import { checkedArgs, doorNeeded, unknownVerb, verbAt } from './arguments.ts'
+import type { AnswerModule, Context, StreamModule } from './context.ts'
+import { safeJson } from './terminal.ts'
+import { DOORS, type Door, type VerbName, verbTable } from './verbs.ts'
+
+/** A socket to listen on: one that systemd passed, or a path to make. */
+export type Doorway = { readonly door: Exclude<Door, 'local'> } & (
+  | { readonly fd: number }
+  | { readonly path: string }
+)
+
+/** What the server works with. `idleMs`: it leaves when no connection has been open for so long. */
+export interface Serving {
+  readonly doorways: readonly Doorway[]
+  readonly contextFor: (who: string, signal: AbortSignal) => Context
+  readonly load: (verb: VerbName) => Promise<AnswerModule<VerbName> | StreamModule<VerbName> | null>
+  readonly log: Pick<Logger, 'info' | 'error'>
+  readonly idleMs: number
+}
+
+/** A running server. `stop` lets every verb end as soon as it soundly can; `left` resolves when all is closed. */
+export interface Served {
+  readonly left: Promise<void>
+  stop(): void
+}
+
+const mostBodyBytes = 64 * 2 ** 10
+const mostUnsentBytes = 2 ** 20
+const whoAt = { read: 'read.sock', operate: 'operate.sock', admin: 'admin.sock (root)' } as const
+
+const httpStatus: Partial<Record<ProblemCode, number>> = {
+  'request.invalid': 400,
+  'door.refused': 403,
+  'request.unknown-verb': 404,
+  'request.too-large': 413,
+  'apply.locked': 409,
+  'desired.missing': 409,
+  'desired.invalid': 409,
+}
+
+/** The schema of a problem, as a whole answer or as the last line of a stream. */
+export const problemSchema = 'garrison/problem/1'
+
+/** Who asks: the door that they came through, and, marked as their own words, who they say they are. */
+function whoOf(door: Doorway['door'], request: IncomingMessage): string {
+  const says = request.headers['garrison-caller']
+  const known = typeof says === 'string' && /^[\x20-\x7e]{1,128}$/.test(says)
+  return known ? `${whoAt[door]}, says ${says}` : whoAt[door]
+}
+
+async function bodyOf(request: IncomingMessage, verb: string): Promise<unknown> {
+  const chunks: Buffer[] = []
+  let size = 0
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    size += chunk.length
+    if (size > mostBodyBytes)
+      throw new HostError('request.too-large', `the request is larger than ${mostBodyBytes} bytes`)
+    chunks.push(chunk)
+  }
+  const text = Buffer.concat(chunks).toString('utf8')
+  if (text.trim() === '') return {}
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw new HostError(
+      'request.invalid',
+      `the request to ${verb} is not JSON: ${(cause as Error).message}`,
+      {
+        details: { verb },
+        cause,
+      },
+    )
+  }
+}
+
+function answer(response: ServerResponse, status: number, value: unknown, exit?: number): void {
+  const body = `${safeJson(value)}\n`
+  response.writeHead(status, {
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(body),
+    ...(exit !== undefined && { 'garrison-exit': exit }),
+  })
+  response.end(body)
+}
+
+async function stream(
+  response: ServerResponse,
+  lines: AsyncIterable<unknown>,
+  schema: string,
+): Promise<void> {
+  const send = async (line: object) => {
+    if (response.destroyed) return
+    if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/x-ndjson' })
+    response.write(`${safeJson(line)}\n`)
+    if (response.writableLength > mostUnsentBytes)
+      await Promise.race([once(response, 'drain'), once(response, 'close')])
+  }
+  try {
+    for await (const line of lines) await send({ schema, ...(line as object) })
+  } catch (error) {
+    if (!response.headersSent) throw error
+    await send({ schema: problemSchema, ...problemOf(error) })
+  }
+  if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/x-ndjson' })
+  response.end()
+}
+
+/** Waits until the answer is with the kernel, the caller is gone, or a caller that reads nothing has had its second. */
+async function sent(response: ServerResponse): Promise<void> {
+  if (response.writableFinished || response.destroyed) return
+  const enough = new AbortController()
+  const { signal } = enough
+  await Promise.race([
+    once(response, 'close', { signal }),
+    once(response, 'finish', { signal }),
+    delay(1000, undefined, { signal }),
+  ]).finally(() => enough.abort())
+}
+
+/** Starts to listen on every doorway. Rejects when one cannot be listened on. */
+export async function serve({ doorways, contextFor, load, log, idleMs }: Serving): Promise<Served> {
+  const left = Promise.withResolvers<void>()
+  const ending = new AbortController()
+  const servers: Server[] = []
+  let connections = 0
+  let requests = 0
+  let idle: NodeJS.Timeout | undefined
+
+  const leave = () => {
+    clearTimeout(idle)
+    for (const server of servers) server.close()
+    maybeLeft()
+  }
+  const maybeLeft = () => {
+    if (ending.signal.aborted && requests === 0) {
+      for (const server of servers) server.closeAllConnections()
+      left.resolve()
+    }
+  }
+  const stop = () => {
+    ending.abort()
+    leave()
+  }
+  const watchIdle = () => {
+    clearTimeout(idle)
+    if (connections === 0) idle = setTimeout(stop, idleMs)
+  }
+
+  async function respond(door: Doorway['door'], request: IncomingMessage, response: ServerResponse) {
+    const { pathname } = new URL(request.url ?? '/', 'http://garrison')
+    if (request.method !== 'POST')
+      throw new HostError('request.invalid', `${request.method} ${pathname}: every verb is a POST`, {
+        details: { verb: '' },
+      })
+    const name = verbAt(pathname)
+    if (name === null) throw unknownVerb(pathname)
+    const args = checkedArgs(name, await bodyOf(request, name))
+    const needed = doorNeeded(name, args)
+    const module = await load(name)
+    if (needed.door === 'local' || module === null)
+      throw new HostError('door.refused', `${needed.by} runs in the client, never on the root side`)
+    if (DOORS.indexOf(door) < DOORS.indexOf(needed.door))
+      throw new HostError(
+        'door.refused',
+        `${needed.by} needs ${needed.door}.sock; this came in on ${door}.sock`,
+      )
+    const gone = new AbortController()
+    response.once('close', () => gone.abort())
+    const context = contextFor(whoOf(door, request), AbortSignal.any([gone.signal, ending.signal]))
+    const { schema, streams } = verbTable[name]
+    if (streams) await stream(response, (module as StreamModule<VerbName>).run(context, args), schema)
+    else {
+      const { run, exitOf } = module as AnswerModule<VerbName>
+      const result = await run(context, args)
+      answer(response, 200, { schema, ...(result as object) }, exitOf(result))
+    }
+  }
+
+  const listen = async (doorway: Doorway) => {
+    const { door } = doorway
+    const server = createServer(
+      {
+        headersTimeout: 5000,
+        requestTimeout: 10_000,
+        connectionsCheckingInterval: 2500,
+        keepAliveTimeout: 5000,
+        maxHeaderSize: 8192,
+      },
+      async (request, response) => {
+        requests += 1
+        const startedMs = performance.now()
+        let code = 'ok'
+        try {
+          await respond(door, request, response)
+        } catch (error) {
+          const problem = problemOf(error)
+          code = problem.code
+          if (code === 'agent.defect') log.error({ err: error, url: request.url, door }, 'defect')
+          // What is left of the request is not read: the connection ends with the answer.
+          response.setHeader('connection', 'close')
+          answer(response, httpStatus[problem.code] ?? 500, { schema: problemSchema, ...problem })
+        } finally {
+          await sent(response)
+          requests -= 1
+          const ms = Math.round(performance.now() - startedMs)
+          log.info({ door, who: whoOf(door, request), url: request.url, code, ms }, 'answered')
+          maybeLeft()
+        }
+      },
+    )
+    server.maxConnections = 64
+    server.on('connection', (socket) => {
+      connections += 1
+      watchIdle()
+      socket.once('close', () => {
+        connections -= 1
+        watchIdle()
+      })
+    })
+    server.listen('fd' in doorway ? { fd: doorway.fd } : { path: doorway.path })
+    await once(server, 'listening')
+    servers.push(server)
+  }
+  for (const doorway of doorways) await listen(doorway)
+  watchIdle()
+  return { left: left.promise, stop }
+}

@@ -1,0 +1,382 @@
+// The one table of verbs: the command line, the HTTP interface, the man page, the completions and the documents come from it.
+
+import { RISKS } from '../../provisioning/resource.ts'
+
+/** Whose socket a verb needs, in rising order; `local` verbs run in the client and are never asked of the root side. */
+export const DOORS = ['local', 'read', 'operate', 'admin'] as const
+
+/** One of `DOORS`. */
+export type Door = (typeof DOORS)[number]
+
+/** What a process ends with; see EXIT CODES of the man page. */
+export const EXIT = { done: 0, error: 1, drift: 2, refused: 3, unknown: 4 } as const
+
+/** One of the values of `EXIT`. */
+export type Exit = (typeof EXIT)[keyof typeof EXIT]
+
+/**
+ * What may follow a flag, or stand as an operand. A choice can need a higher door than its verb (`doors`).
+ * With a `local` field the verb runs in the client; the root side refuses it.
+ */
+export type Field =
+  | { readonly kind: 'switch'; readonly brief: string }
+  | {
+      readonly kind: 'choice'
+      readonly placeholder: string
+      readonly brief: string
+      readonly choices: readonly string[]
+      readonly doors?: Readonly<Record<string, Door>>
+      readonly required?: true
+    }
+  | {
+      readonly kind: 'text' | 'path' | 'drive' | 'since'
+      readonly placeholder: string
+      readonly brief: string
+      readonly required?: true
+      readonly local?: true
+    }
+
+/** One verb. `json` tells the meaning of each field of its `--json` object, or of each kind of line when it streams. */
+export interface Verb {
+  readonly brief: string
+  readonly help: string
+  readonly examples: readonly (readonly [command: string, does: string])[]
+  readonly operands: Readonly<Record<string, Field>>
+  readonly flags: Readonly<Record<string, Field>>
+  readonly door: Door
+  readonly schema: string
+  readonly json: Readonly<Record<string, string>>
+  readonly streams?: true
+  readonly hidden?: true
+}
+
+/** Ids of the resources, for `--only` and completion; a test holds them against provisioning/index.ts. */
+export const resourceNames = ['software', 'root', 'array', 'volumes'] as const
+
+const only = {
+  kind: 'choice',
+  placeholder: 'RESOURCE',
+  brief: 'look at and change this resource alone',
+  choices: resourceNames,
+} as const
+
+const allow = {
+  kind: 'choice',
+  placeholder: 'RISK',
+  brief: 'perform steps up to this risk: safe (the default), disruptive or destroys-data',
+  choices: RISKS,
+  doors: { 'destroys-data': 'admin' },
+} as const
+
+const desired = {
+  kind: 'path',
+  placeholder: 'FILE',
+  brief: 'plan for this document, in this process, instead of the one in /etc/garrison',
+  local: true,
+} as const
+
+const applyLines = {
+  started: 'who asked, what is allowed and the id of the apply in the journal',
+  assessed: 'the standing of each resource, and how many steps are planned',
+  'step-started': 'resource, key, summary, risk and reason of the step that begins',
+  'step-done':
+    'resource, key and summary of the step, how long it and its actions took (durationMs, actionsMs)',
+  'step-failed': 'resource, key, durationMs and the problem',
+  finished:
+    'outcome (settled, blocked, unknown, failed, stopped, drifted), how many steps were performed, durationMs, what is left and why, problems, findings',
+} as const
+
+/** Every verb by its name as typed. A name of two words is a verb under another. */
+export const VERBS = {
+  status: {
+    brief: 'show how the host stands, part by part',
+    help: 'Says of each resource whether it is settled, drifted or unknown, what is there, and how healthy it is. Needs no document and no root: what could not be read is named with the reason. An observation younger than ten seconds is shown again.',
+    examples: [
+      ['garrison status', 'how the host stands'],
+      ['garrison status --fresh --json', 'look now; one JSON object for a script'],
+    ],
+    operands: {},
+    flags: { fresh: { kind: 'switch', brief: 'look now, even if the last look is seconds old' } },
+    door: 'read',
+    schema: 'garrison/status/1',
+    json: {
+      schema: 'garrison/status/1',
+      host: 'host name',
+      version: 'version of the agent that looked',
+      atMs: 'when it looked, epoch milliseconds',
+      ageMs: 'how long ago that was',
+      standing: 'settled, drifted or unknown: the host as a whole',
+      health: 'ok, notice, warning or high: the gravest finding',
+      applying: 'null, or who applies now and since when (who, sinceMs)',
+      document: 'null, or the problem with the desired document',
+      resources:
+        'each resource: resource, declared, standing, summary, steps (key, summary, risk, blocked), findings, problem',
+    },
+  },
+  plan: {
+    brief: 'show the steps that apply would perform, and why',
+    help: 'Plans from the desired document and the host as it is now, and changes nothing. The list is a forecast, its first step a promise: after each step the host is looked at again. Ends with 0 when there is nothing to do, 2 when there is, 3 when a step is blocked, 4 when a part could not be read.',
+    examples: [
+      ['garrison plan', 'what would be done, why, and what would run'],
+      ['garrison plan --desired ./host.yaml', 'what another document would mean for this host'],
+    ],
+    operands: {},
+    flags: { only, desired },
+    door: 'read',
+    schema: 'garrison/plan/1',
+    json: {
+      schema: 'garrison/plan/1',
+      host: 'host name',
+      atMs: 'when it looked, epoch milliseconds',
+      steps:
+        'in order: resource, key, summary, risk, because (path, desired, observed, why), actions (exactly what would run), after, blocked, waits',
+      unknown: 'resources that could not be read: resource and problem',
+    },
+  },
+  apply: {
+    brief: 'perform the plan, one step at a time',
+    help: 'Performs the first step that may be performed, looks at the host again, and goes on until nothing is left or nothing further is allowed. Ctrl-C stops after the step in hand and leaves the host sound; a second Ctrl-C leaves at once while the root side ends that step. Run it again after any interruption: it starts from what it finds.',
+    examples: [
+      ['garrison apply', 'perform every safe step'],
+      ['garrison apply --allow disruptive --only array', 'perform what may interrupt, of one resource'],
+    ],
+    operands: {},
+    flags: { allow, only },
+    door: 'operate',
+    schema: 'garrison/apply/1',
+    json: applyLines,
+    streams: true,
+  },
+  why: {
+    brief: 'say in plain words why something is as it is',
+    help: 'Answers from the journal, the current plan and the findings: what is wanted, what is there, what was done, by whom and why, what failed, and what to do next. Without SUBJECT: why the host is not settled or not healthy.',
+    examples: [
+      ['garrison why array', 'how the array came to be as it is'],
+      ['garrison why drive AWS1A…04', 'why a drive was chosen or refused'],
+    ],
+    operands: {
+      subject: {
+        kind: 'choice',
+        placeholder: 'SUBJECT',
+        brief: 'a resource, or drive',
+        choices: [...resourceNames, 'drive'],
+      },
+      name: {
+        kind: 'drive',
+        placeholder: 'NAME',
+        brief: 'a part of the resource such as a volume, or the serial or name of the drive',
+      },
+    },
+    flags: {},
+    door: 'read',
+    schema: 'garrison/why/1',
+    json: {
+      schema: 'garrison/why/1',
+      subject: 'what was asked about',
+      atMs: 'when the host was looked at, epoch milliseconds',
+      reasons: 'in order: text, and atMs where it is from the journal',
+      next: 'what to do next: command, and what it does',
+    },
+  },
+  drives: {
+    brief: 'show every drive: chosen or refused for the array, and why',
+    help: 'A drive is used only when it is proven to be blank and free; every reason against it is named. Serials are shortened in the table; garrison drives show and --json give them whole.',
+    examples: [
+      ['garrison drives', 'every drive with its verdict'],
+      ['garrison drives show nvme3n1', 'everything that is known of one drive'],
+    ],
+    operands: {},
+    flags: { fresh: { kind: 'switch', brief: 'look now, even if the last look is seconds old' } },
+    door: 'read',
+    schema: 'garrison/drives/1',
+    json: {
+      schema: 'garrison/drives/1',
+      host: 'host name',
+      atMs: 'when it looked, epoch milliseconds',
+      ageMs: 'how long ago that was',
+      drives:
+        'each drive: name, path, model, serial, sizeBytes, verdict (chosen, member, refused), reasons (code, text, remedy)',
+    },
+  },
+  'drives show': {
+    brief: 'show everything that is known of one drive',
+    help: 'Names every reason for and against the drive, not only the first.',
+    examples: [
+      ['garrison drives show nvme3n1', 'by its name of today'],
+      ['garrison drives show AWS1A…04', 'by its serial, also shortened as the table shows it'],
+    ],
+    operands: {
+      drive: { kind: 'drive', placeholder: 'DRIVE', brief: 'serial or name', required: true },
+    },
+    flags: {},
+    door: 'read',
+    schema: 'garrison/drive/1',
+    json: {
+      schema: 'garrison/drive/1',
+      atMs: 'when it looked, epoch milliseconds',
+      drive: 'as in garrison/drives/1, with every fact that was observed',
+    },
+  },
+  journal: {
+    brief: 'show what was done to the host, by whom and why',
+    help: 'Prints one line per entry, oldest first; --json gives each entry whole, with the arguments that ran, how long they took and the last lines of their errors. Damaged lines are named and skipped.',
+    examples: [
+      ['garrison journal --since 2h', 'the last two hours'],
+      ['garrison journal --follow', 'what happened last, and then whatever happens'],
+    ],
+    operands: {},
+    flags: {
+      follow: { kind: 'switch', brief: 'go on printing as entries are written, until Ctrl-C' },
+      since: {
+        kind: 'since',
+        placeholder: 'WHEN',
+        brief: 'only entries since then: 90s, 30m, 2h, 7d, or a date such as 2026-11-20T21:00',
+      },
+    },
+    door: 'read',
+    schema: 'garrison/journal/1',
+    json: {
+      entry: 'one entry: apply, atMs, kind and what belongs to that kind',
+      damaged: 'a line that could not be read: file, line and why',
+    },
+    streams: true,
+  },
+  check: {
+    brief: 'check a desired document without touching anything',
+    help: 'Names every mistake with file, line and column, and for an unknown key the nearest known one. Without FILE: the document of this host, /etc/garrison/host.yaml with its drop-ins.',
+    examples: [
+      ['garrison check ./host.yaml', 'before it is copied to a host'],
+      ['garrison check --json', 'the document of this host; mistakes as JSON'],
+    ],
+    operands: { file: { kind: 'path', placeholder: 'FILE', brief: 'the document' } },
+    flags: {},
+    door: 'local',
+    schema: 'garrison/check/1',
+    json: {
+      schema: 'garrison/check/1',
+      file: 'the document',
+      valid: 'true when there is no mistake',
+      mistakes: 'file, line, column and text of each',
+      declared: 'the resources that the document speaks of',
+    },
+  },
+  schema: {
+    brief: 'print the JSON Schema of the desired document',
+    help: 'Every key with its meaning, its default and its limits. Editors with a YAML language server check and complete host.yaml from it.',
+    examples: [
+      ['garrison schema > garrison.schema.json', 'for an editor'],
+      ['garrison schema --json', 'the same, on one line'],
+    ],
+    operands: {},
+    flags: {},
+    door: 'local',
+    schema: 'garrison/schema/1',
+    json: { schema: 'garrison/schema/1', document: 'the JSON Schema' },
+  },
+  record: {
+    brief: 'write what this host answers into a folder, for a report or a test',
+    help: 'Observes once and writes every query with its answer into DIR, which must not exist yet. As root it sees everything; as anybody else the refusals are recorded too. Read the files before you send them: they name serials, mounts and packages.',
+    examples: [
+      ['garrison record ./transcripts', 'record what this user may see'],
+      ['sudo garrison record /root/transcripts', 'record everything'],
+    ],
+    operands: {
+      dir: { kind: 'path', placeholder: 'DIR', brief: 'the folder to make', required: true },
+    },
+    flags: {},
+    door: 'local',
+    schema: 'garrison/record/1',
+    json: {
+      schema: 'garrison/record/1',
+      dir: 'the folder',
+      queries: 'how many answers it holds',
+      refused: 'how many of them are errors',
+    },
+  },
+  completion: {
+    brief: 'print the completion script of a shell',
+    help: 'The packages install these scripts already; this is for shells that look elsewhere.',
+    examples: [
+      ['source <(garrison completion bash)', 'in this shell'],
+      ['garrison completion fish > ~/.config/fish/completions/garrison.fish', 'for every fish to come'],
+    ],
+    operands: {
+      shell: {
+        kind: 'choice',
+        placeholder: 'SHELL',
+        brief: 'bash, zsh or fish',
+        choices: ['bash', 'zsh', 'fish'],
+        required: true,
+      },
+    },
+    flags: {},
+    door: 'local',
+    schema: 'garrison/completion/1',
+    json: { schema: 'garrison/completion/1', shell: 'the shell', script: 'its script' },
+  },
+  version: {
+    brief: 'print the version',
+    help: 'The version of this executable, of the runtime in it, and the architecture.',
+    examples: [
+      ['garrison version', 'for a report'],
+      ['garrison version --json', 'for a script'],
+    ],
+    operands: {},
+    flags: {},
+    door: 'local',
+    schema: 'garrison/version/1',
+    json: {
+      schema: 'garrison/version/1',
+      version: 'version of Garrison',
+      runtime: 'version of Node in it',
+      arch: 'architecture',
+    },
+  },
+  stop: {
+    brief: 'stop the running apply after the step in hand',
+    help: 'What the client sends at the first Ctrl-C.',
+    examples: [],
+    operands: {},
+    flags: {},
+    door: 'operate',
+    schema: 'garrison/stop/1',
+    json: { schema: 'garrison/stop/1', stopped: 'true when an apply was running' },
+    hidden: true,
+  },
+  operate: {
+    brief: 'be the root side: serve the sockets that systemd passes',
+    help: 'Started by garrison-operate.socket; leaves when idle.',
+    examples: [],
+    operands: {},
+    flags: {
+      sockets: { kind: 'path', placeholder: 'DIR', brief: 'make the three sockets in this folder' },
+      root: {
+        kind: 'path',
+        placeholder: 'DIR',
+        brief: 'read the document from DIR/etc, keep the journal in DIR/var',
+      },
+      idle: { kind: 'text', placeholder: 'SECONDS', brief: 'leave after so long without a caller' },
+    },
+    door: 'local',
+    schema: 'garrison/operate/1',
+    json: {},
+    hidden: true,
+  },
+} as const satisfies Record<string, Verb>
+
+/** The name of a verb. */
+export type VerbName = keyof typeof VERBS
+
+type Value<F> = F extends { readonly kind: 'switch' }
+  ? boolean
+  : F extends { readonly required: true }
+    ? Given<F>
+    : Given<F> | undefined
+type Given<F> = F extends { readonly choices: readonly (infer Choice)[] } ? Choice : string
+type Fields<N extends VerbName> = (typeof VERBS)[N]['operands'] & (typeof VERBS)[N]['flags']
+
+/** The checked arguments of a verb, by the names of its operands and flags. */
+export type Args<N extends VerbName> = { readonly [K in keyof Fields<N>]: Value<Fields<N>[K]> }
+
+/** The same table as plain records, for code that goes through all verbs. */
+export const verbTable: Readonly<Record<VerbName, Verb>> = VERBS

@@ -1,0 +1,295 @@
+// The executable: argv to verb, answers to the terminal, exit codes. Asks the root side, or looks itself where there is none.
+//
+// INVARIANTS
+// - On the way to an answer with --json nothing is loaded but the table of verbs, the client and the terminal.
+// - Text of the host reaches the terminal only through `visibleIn` or `safeJson`.
+
+import { writeSync } from 'node:fs'
+import { isatty } from 'node:tty'
+import { HostError, type ProblemReport, problemOf } from '../provisioning/problem.ts'
+import { checkedArgs, doorNeeded, parseCommandLine, pathOf } from './api/arguments.ts'
+import { ask, type Reply } from './api/client.ts'
+import type { AnswerModule, StreamModule } from './api/context.ts'
+import {
+  duration,
+  paragraph,
+  problemText,
+  safeJson,
+  shorten,
+  type Terminal,
+  visibleIn,
+} from './api/terminal.ts'
+import { type Args, EXIT, type Exit, type VerbName, verbTable } from './api/verbs.ts'
+import { loadLocal, loadServed } from './verbs/index.ts'
+
+const socketPaths = ['admin', 'operate', 'read'].map((door) => `/run/garrison/${door}.sock`)
+const problemSchema = 'garrison/problem/1'
+const [stdout, stderr] = [1, 2]
+const slowMs = 1000
+const redrawMs = 200
+
+/** Writes all of a text at once. A reader that has gone ends the process quietly, as it ends the other tools of a pipe. */
+function write(fd: number, text: string): void {
+  let rest = Buffer.from(text)
+  while (rest.length > 0) {
+    try {
+      rest = rest.subarray(writeSync(fd, rest))
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (code === 'EPIPE') process.exit(EXIT.error)
+      if (code !== 'EAGAIN') throw error
+      // The pipe is full, and somebody made it non-blocking.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)
+    }
+  }
+}
+
+function terminalOf(fd: number): Terminal {
+  const live = isatty(fd) && process.env.TERM !== 'dumb'
+  return { colour: live && !process.env.NO_COLOR, live, nowMs: Date.now() }
+}
+
+const note = (text: string): void => write(stderr, `${paragraph('', text, 0)}\n`)
+
+/** Who the person at the terminal is by their own environment; the journal marks it as said. */
+function callerOf({ SUDO_USER, USER, LOGNAME, SSH_CONNECTION }: NodeJS.ProcessEnv): string {
+  const name = SUDO_USER || USER || LOGNAME || `uid ${process.getuid?.()}`
+  const from = SSH_CONNECTION ? ` over ssh from ${SSH_CONNECTION.split(' ')[0]}` : ''
+  return `${name}${from}`.replace(/[^\x20-\x7e]/g, '?').slice(0, 128)
+}
+
+/** With --json a problem is an answer like any other; for a person it goes to standard error, in three parts. */
+function tellProblem(problem: ProblemReport, json: boolean, changes: boolean): Exit {
+  if (json) write(stdout, `${safeJson({ schema: problemSchema, ...problem })}\n`)
+  else
+    write(
+      stderr,
+      `${problemText(terminalOf(stderr), visibleIn(problem), changes ? 'Nothing was changed.' : undefined)}\n`,
+    )
+  return refusals.has(problem.code) ? EXIT.refused : EXIT.error
+}
+
+const refusals: ReadonlySet<string> = new Set(['door.refused', 'apply.locked', 'plan.other-instance'])
+
+/** The last line of a terminal: what goes on and for how long, written over until the next line is said. */
+function liveLine(on: boolean) {
+  let text: string | null = null
+  let sinceMs = 0
+  const draw = () => {
+    if (text === null) return
+    const passed = duration(Date.now() - sinceMs)
+    write(stdout, `\r\u001b[K${shorten(text, 77 - passed.length)}  ${passed}`)
+  }
+  const clear = () => {
+    if (text !== null) write(stdout, '\r\u001b[K')
+  }
+  const timer = on ? setInterval(draw, redrawMs) : undefined
+  return {
+    say(lines: string) {
+      clear()
+      write(stdout, `${lines}\n`)
+    },
+    show(now: string | null) {
+      clear()
+      text = on ? now : null
+      sinceMs = Date.now()
+      draw()
+    },
+    end() {
+      clear()
+      text = null
+      clearInterval(timer)
+    },
+  }
+}
+
+/** Prints an answer of one object. `body` is its JSON as the root side sent it. */
+async function printAnswer(name: VerbName, body: string, json: boolean): Promise<void> {
+  if (json) write(stdout, body)
+  else {
+    const { render } = (await loadServed(name)) as AnswerModule<VerbName>
+    write(stdout, `${render(visibleIn(JSON.parse(body)), terminalOf(stdout))}\n`)
+  }
+}
+
+/** Prints the lines of a stream as they come and remembers what the process ends with. */
+async function streamPrinter(name: VerbName, json: boolean) {
+  const { render, exitOf, live } = (await loadServed(name)) as StreamModule<VerbName>
+  const terminal = terminalOf(stdout)
+  const below = liveLine(terminal.live && !json)
+  let exit: Exit = EXIT.done
+  let begun = false
+  return {
+    line(line: unknown) {
+      const { schema, ...problem } = line as { readonly schema: string } & ProblemReport
+      if (schema === problemSchema) {
+        below.end()
+        exit = tellProblem(problem, json, false)
+        return
+      }
+      begun = true
+      exit = exitOf(line) ?? exit
+      if (json) write(stdout, `${safeJson(line)}\n`)
+      else {
+        const shown = visibleIn(line)
+        const text = render(shown, { ...terminal, nowMs: Date.now() })
+        if (text !== null) below.say(text)
+        below.show(live?.(shown) ?? null)
+      }
+    },
+    /** Takes the live line away; answers whether any line has come. */
+    end(): boolean {
+      below.end()
+      return begun
+    },
+    exit: () => exit,
+  }
+}
+
+const changesHost = (name: VerbName): boolean => verbTable[name].door === 'operate'
+
+/** Calls `first` at the first Ctrl-C (or lost terminal) and ends the process at the second. */
+function onInterrupt(first: () => void): void {
+  let asked = false
+  const interrupted = () => {
+    if (asked) process.exit(EXIT.error)
+    asked = true
+    first()
+  }
+  process.on('SIGINT', interrupted)
+  process.on('SIGTERM', interrupted)
+  process.on('SIGHUP', interrupted)
+}
+
+const stopping =
+  'Stopping after the step in hand. Ctrl-C again leaves at once; what the step does it may then do unseen.'
+
+/** The verb asked of the root side through the first door that opens; what stood in the way when none does. */
+async function askRootSide<N extends VerbName>(
+  name: N,
+  args: Args<N>,
+  json: boolean,
+  paths: readonly string[],
+): Promise<Exit | { readonly closed: string }> {
+  const printer = verbTable[name].streams ? await streamPrinter(name, json) : null
+  const slow = liveLine(!printer && !json && terminalOf(stdout).live)
+  const timer = setTimeout(() => slow.show('looking at the host'), slowMs)
+  const closed: string[] = []
+  try {
+    for (const path of paths) {
+      let reply: Reply
+      const asking = {
+        caller: callerOf(process.env),
+        onLine: (line: string) => printer?.line(JSON.parse(line)),
+      }
+      if (printer)
+        onInterrupt(() => {
+          if (!changesHost(name)) process.exit(EXIT.done)
+          note(stopping)
+          ask(path, { ...asking, path: pathOf('stop'), args: {} }).catch((error: unknown) =>
+            tellProblem(problemOf(error), json, false),
+          )
+        })
+      try {
+        reply = await ask(path, { ...asking, path: pathOf(name), args })
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException
+        if (error instanceof HostError || code === undefined || !notThere.has(code)) throw error
+        closed.push(`${path}: ${code}`)
+        process.removeAllListeners('SIGINT').removeAllListeners('SIGTERM').removeAllListeners('SIGHUP')
+        continue
+      }
+      printer?.end()
+      slow.end()
+      if (!reply.ok) return tellProblem(JSON.parse(reply.body), json, changesHost(name))
+      if (printer) return printer.exit()
+      slow.end()
+      await printAnswer(name, reply.body, json)
+      return (reply.exit ?? EXIT.error) as Exit
+    }
+    return { closed: closed.join(', ') }
+  } finally {
+    clearTimeout(timer)
+    printer?.end()
+    slow.end()
+  }
+}
+
+const notThere: ReadonlySet<string> = new Set(['ENOENT', 'ECONNREFUSED', 'EACCES'])
+
+/** The verb run in this process, with what this user may read. */
+async function runHere<N extends VerbName>(name: N, args: Args<N>, json: boolean): Promise<Exit> {
+  const [{ partsOf }, { contextsOf }] = await Promise.all([
+    import('./operate.ts'),
+    import('./api/context.ts'),
+  ])
+  const left = new AbortController()
+  const context = contextsOf(partsOf())(`the command line, says ${callerOf(process.env)}`, left.signal)
+  const { schema, streams } = verbTable[name]
+  const module = await loadServed(name)
+  if (streams) {
+    const printer = await streamPrinter(name, json)
+    onInterrupt(() => {
+      if (changesHost(name)) note(stopping)
+      left.abort()
+    })
+    try {
+      for await (const line of (module as StreamModule<N>).run(context, args))
+        printer.line({ schema, ...(line as object) })
+      return printer.exit()
+    } catch (error) {
+      return tellProblem(problemOf(error), json, changesHost(name) && !printer.end())
+    } finally {
+      printer.end()
+    }
+  }
+  const { run, exitOf } = module as AnswerModule<N>
+  const result = await run(context, args)
+  await printAnswer(name, `${safeJson({ schema, ...(result as object) })}\n`, json)
+  return exitOf(result)
+}
+
+async function main(argv: readonly string[]): Promise<Exit> {
+  const { verb: name, values, json, help, socket } = parseCommandLine(argv)
+  if (name === null || help) {
+    const { helpText } = await import('./api/help.ts')
+    write(stdout, `${helpText(name, terminalOf(stdout))}\n`)
+    return EXIT.done
+  }
+  const args = checkedArgs(name, values)
+  if (name === 'operate') {
+    const { operate } = await import('./operate.ts')
+    await operate(args as Args<'operate'>)
+    return EXIT.done
+  }
+  const local = await loadLocal(name)
+  if (local) {
+    const parts = async () => (await import('./operate.ts')).partsOf()
+    const result = await local.run(args, { parts })
+    const text = json
+      ? safeJson({ schema: verbTable[name].schema, ...(result as object) })
+      : local.render(visibleIn(result), terminalOf(stdout))
+    write(stdout, `${text}\n`)
+    return local.exitOf(result)
+  }
+  if (doorNeeded(name, args).door === 'local') return runHere(name, args, json)
+  const asked = await askRootSide(name, args, json, socket === undefined ? socketPaths : [socket])
+  if (typeof asked === 'number') return asked
+  if (socket !== undefined || (changesHost(name) && process.getuid?.() !== 0))
+    throw new HostError(
+      'door.refused',
+      `${name} needs the root side, and no door of it opens (${asked.closed})`,
+    )
+  note(
+    `garrison: no root side here (${asked.closed}): this process does it, with the rights of ${callerOf(process.env)}`,
+  )
+  return runHere(name, args, json)
+}
+
+const argv = process.argv.slice(2)
+main(argv)
+  .catch((error: unknown) => {
+    const verb = argv.find((word) => !word.startsWith('-'))
+    return tellProblem(problemOf(error), argv.includes('--json'), verb === 'apply')
+  })
+  .then((exit) => process.exit(exit))

@@ -1,0 +1,116 @@
+// The root side, a composition root: puts the parts of this host together and serves them on the sockets of systemd.
+
+import { createHash } from 'node:crypto'
+import { chmod, readFile } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { pino } from 'pino'
+import { parseDocument } from '../provisioning/document.ts'
+import { resources } from '../provisioning/index.ts'
+import { HostError } from '../provisioning/problem.ts'
+import { contextsOf, type Parts } from './api/context.ts'
+import { type Doorway, serve } from './api/server.ts'
+import type { Args } from './api/verbs.ts'
+import { version } from './api/version.ts'
+import { readDesired } from './host/desired-files.ts'
+import { errnoOf } from './host/files.ts'
+import { LinuxHost } from './host/linux-host.ts'
+import { lockHolder, takeLock } from './host/lock.ts'
+import { LinuxPerformer } from './host/perform.ts'
+import { Journal } from './journal/journal.ts'
+import { loadServed } from './verbs/index.ts'
+
+const usualIdleMs = 60_000
+const firstPassedFd = 3
+
+async function readOne(path: string): Promise<Uint8Array> {
+  try {
+    return await readFile(path)
+  } catch (cause) {
+    const errno = errnoOf(cause)
+    if (errno === undefined) throw cause
+    const code =
+      errno === 'ENOENT' ? 'desired.missing' : errno === 'EACCES' ? 'host.denied' : 'host.unreadable'
+    throw new HostError(code, `${path} could not be read (${errno})`, { details: { path, errno }, cause })
+  }
+}
+
+/** Puts together everything that verbs need on this host. `root` is `/` but in tests: where etc, run and var are. */
+export function partsOf(root = '/'): Parts {
+  const documentFolder = join(root, 'etc/garrison')
+  const lockPath = join(root, 'run/garrison/apply.lock')
+  const journal = new Journal(join(root, 'var/lib/garrison/journal'))
+  const claims = new Set<string>()
+  const reader = new LinuxHost({
+    claims,
+    unfinishedSteps: () => journal.unfinishedSteps(),
+    lockHolder: () => lockHolder(lockPath),
+  })
+  const readTrimmed = async (path: string) => (await reader.readText(path))?.trim() ?? ''
+  return {
+    resources,
+    reader,
+    performer: new LinuxPerformer({ reader, claims }),
+    journal,
+    documentFolder,
+    async document(file) {
+      const desired =
+        file === undefined
+          ? await readDesired(documentFolder)
+          : parseDocument([{ path: file, text: await readOne(file) }])
+      return { desired, digest: createHash('sha256').update(JSON.stringify(desired)).digest('hex') }
+    },
+    lock: (who) => takeLock(lockPath, who, Date.now()),
+    async instance() {
+      // Nitro's firmware gives the instance-id as the board's asset tag; the hypervisor of others may give anything.
+      const assetTag = await readTrimmed('/sys/class/dmi/id/board_asset_tag')
+      return assetTag.startsWith('i-') ? assetTag : readTrimmed('/etc/machine-id')
+    },
+    hostname: hostname(),
+    version,
+    clock: Date.now,
+  }
+}
+
+/** The sockets that systemd passed (sd_listen_fds(3)), each a door by its FileDescriptorName. */
+function passedDoorways(env: NodeJS.ProcessEnv): readonly Doorway[] {
+  const { LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES } = env
+  if (Number(LISTEN_PID) !== process.pid || !LISTEN_FDS) return []
+  const names = LISTEN_FDNAMES?.split(':') ?? []
+  return [...Array(Number(LISTEN_FDS)).keys()].map((at) => {
+    const door = names[at]
+    if (door !== 'read' && door !== 'operate' && door !== 'admin')
+      throw new HostError('request.invalid', `socket ${at} of systemd is named ${door}: no door`, {
+        details: { verb: 'operate' },
+      })
+    return { door, fd: firstPassedFd + at }
+  })
+}
+
+/** Serves until idle or told to stop. Throws when there is no socket to serve. */
+export async function operate({ sockets, root, idle }: Args<'operate'>): Promise<void> {
+  const log = pino({ base: null }, pino.destination({ dest: 1, sync: true }))
+  const made = sockets === undefined ? [] : (['read', 'operate', 'admin'] as const)
+  const doorways = [
+    ...passedDoorways(process.env),
+    ...made.map((door): Doorway => ({ door, path: join(sockets ?? '', `${door}.sock`) })),
+  ]
+  if (doorways.length === 0)
+    throw new HostError('request.invalid', 'systemd passed no socket: start garrison-operate.socket', {
+      details: { verb: 'operate' },
+    })
+  const served = await serve({
+    doorways,
+    contextFor: contextsOf(partsOf(root)),
+    load: loadServed,
+    log,
+    idleMs: idle === undefined ? usualIdleMs : Number(idle) * 1000,
+  })
+  // Made sockets are a test's or an administrator's own: nobody else's to use.
+  for (const doorway of doorways) if ('path' in doorway) await chmod(doorway.path, 0o600)
+  process.on('SIGTERM', served.stop)
+  process.on('SIGINT', served.stop)
+  log.info({ version, doors: doorways.map(({ door }) => door) }, 'serving')
+  await served.left
+  log.info('left')
+}

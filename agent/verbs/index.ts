@@ -1,0 +1,34 @@
+// Which module is which verb. Each is loaded when it is asked for, so that a start costs only what its verb needs.
+
+import type { AnswerModule, LocalModule, StreamModule } from '../api/context.ts'
+import type { VerbName } from '../api/verbs.ts'
+
+const local = {
+  check: () => import('./check.ts'),
+  schema: () => import('./schema.ts'),
+  record: () => import('./record.ts'),
+  completion: () => import('./completion.ts'),
+  version: () => import('./version.ts'),
+}
+
+const served = {
+  status: () => import('./status.ts'),
+  plan: () => import('./plan.ts'),
+  apply: () => import('./apply.ts'),
+  why: () => import('./why.ts'),
+  drives: () => import('./drives.ts'),
+  'drives show': () => import('./drives-show.ts'),
+  journal: () => import('./journal.ts'),
+  stop: () => import('./stop.ts'),
+}
+
+/** A verb that runs where the host can be read: in the operate process, or in the client on a host without one. */
+export type ServedModule = AnswerModule<VerbName> | StreamModule<VerbName>
+
+/** Loads a verb that is served; null for one that is not. */
+export const loadServed = async (name: VerbName): Promise<ServedModule | null> =>
+  name in served ? ((await served[name as keyof typeof served]()) as ServedModule) : null
+
+/** Loads a verb that runs in the client; null for one that is served. */
+export const loadLocal = async (name: VerbName): Promise<LocalModule<VerbName> | null> =>
+  name in local ? ((await local[name as keyof typeof local]()) as LocalModule<VerbName>) : null

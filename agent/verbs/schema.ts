@@ -1,0 +1,19 @@
+// The verb `schema`: the JSON Schema of the desired document.
+
+import { desiredJsonSchema } from '../../provisioning/document.ts'
+import type { Json } from '../../provisioning/resource.ts'
+import { EXIT, type Exit } from '../api/verbs.ts'
+
+/** The answer of `schema`. */
+export interface SchemaAnswer {
+  readonly document: Json
+}
+
+/** Derives the schema that an author writes against: what has a default may be left out. */
+export const run = async (): Promise<SchemaAnswer> => ({ document: desiredJsonSchema() })
+
+/** The schema alone, indented, so that it can be sent into a file. */
+export const render = ({ document }: SchemaAnswer): string => JSON.stringify(document, null, 2)
+
+/** Always 0. */
+export const exitOf = (): Exit => EXIT.done

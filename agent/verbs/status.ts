@@ -1,0 +1,173 @@
+// The verb `status`: how the host stands, part by part.
+
+import { type ProblemReport, problemOf } from '../../provisioning/problem.ts'
+import {
+  type Assessment,
+  type Blocked,
+  type Finding,
+  type Risk,
+  type Severity,
+  type Standing,
+  stepKey,
+} from '../../provisioning/resource.ts'
+import type { Context } from '../api/context.ts'
+import { ago, count, paint, paragraph, type Terminal, withTail } from '../api/terminal.ts'
+import { type Args, EXIT, type Exit } from '../api/verbs.ts'
+import { findingIndent, findingText, healthOf, standingOf, standingStyle } from './wording.ts'
+
+/** One resource in the answer. */
+interface Part {
+  readonly resource: string
+  readonly declared: boolean
+  readonly standing: Standing
+  readonly summary: string
+  readonly steps: readonly {
+    readonly key: string
+    readonly summary: string
+    readonly risk: Risk
+    readonly blocked?: Blocked
+  }[]
+  readonly findings: readonly Finding[]
+  readonly problem?: ProblemReport
+}
+
+/** The answer of `status`. */
+export interface Status {
+  readonly host: string
+  readonly version: string
+  readonly atMs: number
+  readonly ageMs: number
+  readonly standing: Standing
+  readonly health: Severity | 'ok'
+  readonly applying:
+    | { readonly who: string; readonly sinceMs: number }
+    | { readonly problem: ProblemReport }
+    | null
+  readonly document: ProblemReport | null
+  readonly resources: readonly Part[]
+}
+
+const partOf = ({ resource, declared, standing, summary, steps, findings, problem }: Assessment): Part => ({
+  resource,
+  declared,
+  standing,
+  summary,
+  steps: steps.map((step) => ({
+    key: stepKey(step),
+    summary: step.summary,
+    risk: step.risk,
+    ...(step.blocked && { blocked: step.blocked }),
+  })),
+  findings,
+  ...(problem && { problem }),
+})
+
+/** Looks at the host, or shows the last look while it is young. */
+export async function run(context: Context, { fresh }: Args<'status'>): Promise<Status> {
+  const [view, applying] = await Promise.all([
+    context.look({ fresh }),
+    context.applying().catch((error: unknown) => ({ problem: problemOf(error) })),
+  ])
+  const { assessments, atMs, document } = view
+  // Without a document nothing is asked for, and what is there is all that there is to say.
+  const counted = document === null ? assessments.filter(({ declared }) => declared) : assessments
+  return {
+    host: context.hostname,
+    version: context.version,
+    atMs,
+    ageMs: Math.max(0, context.clock() - atMs),
+    standing: standingOf(counted),
+    health: healthOf(assessments.flatMap(({ findings }) => findings)),
+    applying,
+    document,
+    resources: assessments.map(partOf),
+  }
+}
+
+const healthText = ({ resources }: Status): string => {
+  const findings = resources.flatMap((part) => part.findings)
+  const counts = (['high', 'warning', 'notice'] as const).flatMap((severity) => {
+    const number = findings.filter((finding) => finding.severity === severity).length
+    if (number === 0) return []
+    return severity === 'high' ? `${number} high` : count(number, severity)
+  })
+  return counts.length === 0 ? 'ok' : counts.join(', ')
+}
+
+const firstColumn = 13
+const secondColumn = 24
+
+function nextOf({ resource, standing, steps }: Part): string {
+  if (standing === 'unknown') return `garrison why ${resource}`
+  if (steps.length === 0) return ''
+  return steps.some(({ blocked }) => blocked) ? 'blocked: garrison plan' : 'garrison plan'
+}
+
+function partText(terminal: Terminal, part: Part): string {
+  const { resource, declared, standing, summary } = part
+  const word =
+    declared || standing === 'unknown'
+      ? paint(terminal, standingStyle[standing], standing)
+      : paint(terminal, 'dim', 'not asked')
+  const text = paragraph(`${`  ${resource}`.padEnd(firstColumn)}${word}`, summary, secondColumn)
+  const next = nextOf(part)
+  return next === '' ? text : withTail(text, next)
+}
+
+function headLine(result: Status, terminal: Terminal): string {
+  const { host, standing, resources, health, ageMs } = result
+  const anyAsked = resources.some(({ declared }) => declared)
+  const word = standing === 'settled' && !anyAsked ? 'nothing asked' : standing
+  const head = [
+    paint(terminal, 'strong', host),
+    paint(terminal, standingStyle[standing], word),
+    `health: ${paint(terminal, healthStyle[health], healthText(result))}`,
+  ].join('    ')
+  return withTail(head, `seen ${ago(ageMs)}`)
+}
+
+const healthStyle = { ok: 'good', notice: 'dim', warning: 'warn', high: 'bad' } as const
+
+/** The answer in words. */
+export function render(result: Status, terminal: Terminal): string {
+  const { resources, applying, document } = result
+  const unknown = paint(terminal, 'bad', 'UNKNOWN')
+  const findings = resources
+    .flatMap((part) => part.findings)
+    .sort((a, b) => severities.indexOf(a.severity) - severities.indexOf(b.severity))
+  const since = (sinceMs: number) => ago(terminal.nowMs - sinceMs)
+  return [
+    headLine(result, terminal),
+    ...(applying && 'who' in applying
+      ? [paragraph('  applying', `for ${applying.who}, begun ${since(applying.sinceMs)}`, firstColumn)]
+      : []),
+    ...resources.map((part) => partText(terminal, part)),
+    ...findings.map((finding) => findingText(terminal, finding)),
+    ...resources.flatMap(({ resource, problem }) =>
+      problem
+        ? [
+            paragraph(`  ${unknown}`, `${problem.code}  ${resource} could not be read`, findingIndent),
+            paragraph('', problem.remedy, findingIndent),
+          ]
+        : [],
+    ),
+    ...(applying && 'problem' in applying
+      ? [paragraph(`  ${unknown}`, `whether an apply runs: ${applying.problem.message}`, findingIndent)]
+      : []),
+    ...(document
+      ? [
+          paragraph('  DOCUMENT', `${document.code}: ${document.message}`, findingIndent),
+          paragraph('', document.remedy, findingIndent),
+        ]
+      : []),
+  ].join('\n')
+}
+
+const severities: readonly Severity[] = ['high', 'warning', 'notice']
+
+/** 4 when a part could not be read, 2 when the host drifted or its document is broken, else 0. */
+export function exitOf({ standing, document }: Status): Exit {
+  if (standing === 'unknown') return EXIT.unknown
+  if (standing === 'drifted') return EXIT.drift
+  return document !== null && document.code !== 'desired.missing' ? EXIT.error : EXIT.done
+}

@@ -1,0 +1,110 @@
+// How verbs put plans, findings and problems into words.
+
+import type {
+  Action,
+  Assessment,
+  Blocked,
+  Change,
+  Condition,
+  Finding,
+  Json,
+  Risk,
+  Severity,
+  Standing,
+  Step,
+} from '../../provisioning/resource.ts'
+import { count, duration, paint, paragraph, type Style, type Terminal } from '../api/terminal.ts'
+
+/** A step as `status` and `plan` send it: with the resource that it belongs to. */
+export interface PlannedStep extends Step {
+  readonly resource: string
+  readonly key: string
+}
+
+/** The colour of a standing. */
+export const standingStyle: Readonly<Record<Standing, Style>> = {
+  settled: 'good',
+  drifted: 'warn',
+  unknown: 'bad',
+}
+
+/** The gravest severity among findings, `ok` when there is none. */
+export const healthOf = (findings: readonly Finding[]): Severity | 'ok' =>
+  (['high', 'warning', 'notice'] as const).find((one) => findings.some(({ severity }) => severity === one)) ??
+  'ok'
+
+/** The worst standing: unknown hides more than drift, and settled is said only of everything. */
+export const standingOf = (assessments: readonly Pick<Assessment, 'standing'>[]): Standing =>
+  (['unknown', 'drifted'] as const).find((one) => assessments.some(({ standing }) => standing === one)) ??
+  'settled'
+
+const plain = (value: Json): string => {
+  if (value === null) return 'nothing'
+  if (Array.isArray(value)) return value.length === 0 ? 'none' : value.map(plain).join(', ')
+  if (typeof value === 'object') return JSON.stringify(value)
+  return String(value)
+}
+
+/** A change in words: `array.level: desired 5 (host.yaml:31), observed nothing`. */
+export const changeText = ({ path, desired, observed, why }: Change): string =>
+  `${path}: desired ${plain(desired)}${why === undefined ? '' : ` (${why})`}, observed ${plain(observed)}`
+
+const quoted = (word: string): string =>
+  /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
+
+/** An argv as a person would type it into a shell. */
+export const commandText = (argv: readonly string[]): string => argv.map(quoted).join(' ')
+
+const conditionText = (until: Condition): string => {
+  if (until.kind === 'exists') return `${until.path} exists`
+  if (until.kind === 'unlocked') return `nobody holds ${until.path}`
+  return `${commandText(until.argv)} answers ${until.pattern}`
+}
+
+const octal = (mode: number): string => `0${mode.toString(8)}`
+
+/** An action in words, complete enough to know what would run. */
+export function actionText(action: Action): string {
+  switch (action.kind) {
+    case 'run':
+      return commandText(action.argv)
+    case 'write':
+      return `write ${action.path} (${octal(action.mode)}, ${count(action.content.split('\n').length - 1, 'line')})`
+    case 'remove':
+      return `remove ${action.path}`
+    case 'folder': {
+      const owner = [action.owner, action.group].filter(Boolean).join(':')
+      const facts = [action.mode === undefined ? '' : octal(action.mode), owner].filter(Boolean).join(', ')
+      return `make folder ${action.path}${facts === '' ? '' : ` (${facts})`}`
+    }
+    case 'move':
+      return `move ${action.from} to ${action.to}`
+    case 'wait':
+      return `wait at most ${duration(action.deadlineMs)} until ${conditionText(action.until)}`
+    case 'reboot':
+      return 'reboot'
+  }
+}
+
+/** The command that would perform a step of this risk. */
+export const applyCommand = (risk: Risk): string =>
+  risk === 'safe' ? 'garrison apply' : `garrison apply --allow ${risk}`
+
+const severityStyle: Readonly<Record<Severity, Style>> = { high: 'bad', warning: 'warn', notice: 'dim' }
+
+/** The column of what is said beside a severity. */
+export const findingIndent = 11
+
+/** A finding: its severity and code, what is so, and under it what to do. */
+export function findingText(terminal: Terminal, { severity, code, subject, text, remedy }: Finding): string {
+  const word = paint(terminal, severityStyle[severity], severity.toUpperCase())
+  const subjectText = subject === undefined ? '' : `${subject}: `
+  return [
+    paragraph(`  ${word}`, `${code}  ${subjectText}${text}`, findingIndent),
+    paragraph('', remedy, findingIndent),
+  ].join('\n')
+}
+
+/** Why a step is blocked, and what a person does about it, at an indent. */
+export const blockedText = ({ code, message, remedy }: Blocked, label: string, indent: number): string =>
+  `${paragraph(label, `${code}: ${message}`, indent)}\n${paragraph('', remedy, indent)}`
