@@ -2,7 +2,19 @@
 
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { type FileHandle, link, lstat, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises'
+import {
+  type FileHandle,
+  link,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  realpath,
+  rename,
+  rmdir,
+  stat,
+  unlink,
+} from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { HostError, type ProblemCode } from '../../provisioning/problem.ts'
 
@@ -44,11 +56,18 @@ async function syncFolder(path: string): Promise<void> {
   }
 }
 
-async function makeFolders(path: string, mode: number): Promise<void> {
-  const first = await mkdir(path, { recursive: true, mode })
-  if (first === undefined) return
-  // Every new name lies in a folder of its own between the first that was missing and the last.
-  for (let at = path; at.length >= first.length; at = dirname(at)) await syncFolder(dirname(at))
+/** Makes a folder (0755) and those above it where they are missing. Node's own recursion says ENOENT for a read-only filesystem. */
+async function makeFolders(path: string): Promise<void> {
+  try {
+    await mkdir(path, 0o755)
+  } catch (error) {
+    const errno = errnoOf(error)
+    if (errno === 'EEXIST' && (await stat(path)).isDirectory()) return
+    if (errno !== 'ENOENT') throw error
+    await makeFolders(dirname(path))
+    return makeFolders(path)
+  }
+  await syncFolder(dirname(path))
 }
 
 /** Mode, and optionally numeric owner and group. */
@@ -61,7 +80,7 @@ export interface FolderOptions {
 /** Makes a folder and its parents (0755) where they are missing, then sets what is given. Follows links. */
 export async function makeFolder(path: string, { mode, uid, gid }: FolderOptions = {}): Promise<void> {
   try {
-    await makeFolders(path, 0o755)
+    await makeFolders(path)
     const folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
     try {
       if (uid !== undefined || gid !== undefined) {
@@ -117,21 +136,23 @@ async function sweep(path: string): Promise<void> {
 
 /**
  * Replaces a file whole or not at all: temporary file beside it, fsync, rename, fsync of the folder. Missing parent folders are
- * made (0755). On failure the last good file is untouched and nothing is left beside it. One writer per path at a time.
+ * made (0755). Of a link, the file that it leads to is replaced. On failure the last good file is untouched and nothing is left beside it. One writer per path at a time.
  */
 export async function replaceFile(path: string, content: string, mode: number): Promise<void> {
-  const temporary = temporaryName(path)
   try {
-    await makeFolders(dirname(path), 0o755)
-    await sweep(path)
+    await makeFolders(dirname(path))
+    // A link stays a link: an administrator put it there so that the file is found elsewhere.
+    const real = (await realpath(path).catch(absent)) ?? path
+    const temporary = temporaryName(real)
+    await sweep(real)
     await writeNew(temporary, content, mode)
     try {
-      await rename(temporary, path)
+      await rename(temporary, real)
     } catch (error) {
       await unlink(temporary)
       throw error
     }
-    await syncFolder(dirname(path))
+    await syncFolder(dirname(real))
   } catch (error) {
     throw fileError('write', path, error)
   }
@@ -141,7 +162,7 @@ export async function replaceFile(path: string, content: string, mode: number): 
 export async function createFile(path: string, content: string, mode: number): Promise<boolean> {
   const temporary = temporaryName(path)
   try {
-    await makeFolders(dirname(path), 0o755)
+    await makeFolders(dirname(path))
     await writeNew(temporary, content, mode)
     try {
       await link(temporary, path)
@@ -208,7 +229,7 @@ export interface AppendFile {
 export async function openForAppend(path: string, mode: number): Promise<AppendFile> {
   let file: FileHandle | undefined
   try {
-    await makeFolders(dirname(path), 0o755)
+    await makeFolders(dirname(path))
     file = await open(
       path,
       constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | constants.O_NOFOLLOW,
