@@ -10,7 +10,7 @@ const count = (number: number, noun: string): string => `${number} ${noun}${numb
 function describe({ packages, units, halfWay, distribution }: ObservedSoftware): string {
   const installed = packages.filter(({ condition }) => condition === 'installed')
   if (packages.length === 0) return distribution.slice(0, 60)
-  const lacking = packages.length - installed.length
+  const lacking = packages.filter(({ condition }) => condition === 'missing').length
   const present = units.filter((unit) => installed.some(({ name }) => name === unit.package))
   const troubled = present.filter((unit) => unitTrouble(unit) !== null)
   return [

@@ -120,7 +120,10 @@ export function planSoftware(observed: ObservedSoftware, desired: Desired): read
     const after = steps.map(stepKey)
     steps.push({
       id: 'software.install',
-      summary: `install ${names.join(', ')}`,
+      summary:
+        names.length > 3
+          ? `install ${names.length} packages for ${[...new Set(installable.map(({ wantedBy }) => wantedBy))].join(', ')}`
+          : `install ${names.join(', ')}`,
       risk: 'safe',
       because: installable.map(({ name, wantedBy }) =>
         because(
