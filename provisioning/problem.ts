@@ -40,6 +40,53 @@ export const PROBLEMS = {
     remedy: 'Follow it with garrison journal --follow; when it has ended, run yours again.',
     retry: true,
   },
+  'array.ambiguous': {
+    meaning: 'More than one array on the host could be the one that the document means.',
+    remedy:
+      'Look at them with garrison drives and mdadm --detail; give array.name the name of the right one, or list array.members by serial.',
+  },
+  'array.impossible': {
+    meaning: 'The options of the array contradict each other.',
+    remedy: 'Correct the array part of the desired document; garrison schema explains each key.',
+  },
+  'array.lost': {
+    meaning:
+      'The array that mdadm.conf remembers is on no drive any more, as after a stop of an instance with instance store.',
+    remedy:
+      'See garrison status for the volumes that went with it. Set array.onLoss to recreate to make the array anew, or put its drives back.',
+  },
+  'array.member-absent': {
+    meaning: 'A drive that the document or the command names is not in the host.',
+    remedy: 'See garrison drives for the serials that are there; correct array.members, or put the drive in.',
+  },
+  'array.members-missing': {
+    meaning: 'Too few members of the array are there to start it.',
+    remedy:
+      'See garrison drives and journalctl -k for the missing ones; put them back. Nothing was written, so what is on the others is kept.',
+  },
+  'array.replace-impossible': {
+    meaning: 'There is no running array with that member, so nothing can be put in its place.',
+    remedy: 'See garrison drives for the members and garrison status for the array.',
+  },
+  'array.replace-refused': {
+    meaning: 'The new drive is not provably blank and free.',
+    remedy:
+      'See garrison drives for all that is against it; use another, or clear it yourself once you know what is on it.',
+  },
+  'array.replace-too-small': {
+    meaning: 'The new drive is smaller than what a member of the array uses.',
+    remedy: 'Use a drive at least as large as the others in garrison drives.',
+  },
+  'array.too-few-drives': {
+    meaning: 'Too few drives are provably blank and free to make the array of.',
+    remedy:
+      'See garrison drives: each refused drive says why. Clear those you can spare yourself, or correct array.minimum, count or members.',
+  },
+  'array.wrong-level': {
+    meaning: 'The array that is there has another RAID level than the document wants.',
+    remedy:
+      'Levels are not converted: give array.level what is there, or move the data away, take the array apart yourself and apply again.',
+  },
   'desired.invalid': {
     meaning: 'The desired document is not valid; nothing was read from the rest of it.',
     remedy: 'Mend the lines named, try them with garrison check FILE; garrison schema prints every key.',
@@ -60,9 +107,138 @@ export const PROBLEMS = {
     remedy:
       'Looking needs group garrison-read, applying group garrison, destroying data root: try with sudo, or ask an administrator for the group.',
   },
+  'drive.active': {
+    meaning: 'Somebody reads or writes the drive.',
+    remedy: 'Find out who (fuser -v, iotop, lsof), let it finish, then run garrison plan again.',
+  },
+  'drive.backup-gpt': {
+    meaning:
+      'The drive has a backup partition table at its end: it was partitioned, and only the front was cleared.',
+    remedy:
+      'Find out what was on it (gdisk can restore the table). To use the drive, clear it yourself: wipefs --all.',
+  },
   'drive.busy': {
     meaning: 'A drive could not be opened exclusively just before the first write: something uses it.',
     remedy: 'See garrison drives for who holds it. Nothing was written.',
+  },
+  'drive.count-unlike': {
+    meaning: 'The drives that are fit are not as many as the document wants.',
+    remedy: 'See garrison drives for why the others are refused, or correct array.count, minimum or spares.',
+  },
+  'drive.duplicate-serial': {
+    meaning:
+      'Two drives have the same serial number: one drive on two paths, or one that cannot be told from another.',
+    remedy: 'Set up multipath, or take one out; Garrison does not choose between them.',
+  },
+  'drive.ebs': {
+    meaning: 'The drive is an EBS volume.',
+    remedy: 'If the array is meant to stand on EBS, add ebs to array.allow.',
+  },
+  'drive.holder': {
+    meaning: 'The kernel has stacked something on the drive: a device-mapper table, an md array, a cache.',
+    remedy: 'See lsblk and dmsetup table for what it is; take it apart yourself if it is not needed.',
+  },
+  'drive.holds-root': {
+    meaning: 'The running system stands on the drive.',
+    remedy: 'Nothing to do: it is never used for the array.',
+  },
+  'drive.locked-apply': {
+    meaning: 'Another apply is running and may change the drive.',
+    remedy: 'Wait for it with garrison journal --follow; then run garrison plan again.',
+  },
+  'drive.loop': {
+    meaning: 'It is a loop, network or memory device.',
+    remedy: 'For experiments add loop to array.allow.',
+  },
+  'drive.mounted': {
+    meaning: 'A filesystem on the drive is mounted.',
+    remedy: 'Unmount it if it is not needed (umount); what is on it stays and is refused for itself.',
+  },
+  'drive.mounted-elsewhere': {
+    meaning: 'A filesystem on the drive is mounted in a mount namespace of some process, as in a container.',
+    remedy: 'See nsenter --target PID --mount findmnt with the process named; end or unmount it there.',
+  },
+  'drive.named-in-crypttab': {
+    meaning: '/etc/crypttab names the drive, though it may not be open now.',
+    remedy: 'If that entry is no longer needed, take it out of /etc/crypttab.',
+  },
+  'drive.named-in-fstab': {
+    meaning: '/etc/fstab names the drive, though it may not be mounted now.',
+    remedy: 'If that entry is no longer needed, take it out of /etc/fstab.',
+  },
+  'drive.named-in-mdadm-conf': {
+    meaning: 'mdadm.conf names the drive or the array on it.',
+    remedy: 'If that entry is no longer needed, take it out of the file named.',
+  },
+  'drive.named-in-unit': {
+    meaning: 'A systemd mount or swap unit names the drive.',
+    remedy: 'See systemctl cat with the unit named; remove it if it is no longer needed.',
+  },
+  'drive.not-zero': {
+    meaning:
+      'The drive is not blank, though nothing on it is recognised: it may be raw data of a VM or a database.',
+    remedy:
+      'Find out what it is (hexdump -C at the place named). To use the drive, clear it yourself: blkdiscard --zeroout, or nvme format.',
+  },
+  'drive.other-instance': {
+    meaning: 'The desired document is for another instance than this host is.',
+    remedy: 'If this host is meant, correct host.instance in the desired document.',
+  },
+  'drive.partition-table': {
+    meaning: 'The drive has a partition table.',
+    remedy:
+      'Look what is on its partitions (lsblk -f). To use the drive, clear it yourself: wipefs --all on them and on it.',
+  },
+  'drive.read-only': {
+    meaning: 'The kernel has the drive read-only.',
+    remedy: 'See journalctl -k for why; blockdev --setrw only ends what somebody set by hand.',
+  },
+  'drive.removable': {
+    meaning: 'The drive is removable or on USB.',
+    remedy: 'If it is meant, add removable to array.allow.',
+  },
+  'drive.signature': {
+    meaning:
+      'Something recognises its own data on the drive: a filesystem, LVM, md, LUKS, ZFS, Ceph, swap, …',
+    remedy:
+      'Find out what is on it (wipefs, blkid --probe, mdadm --examine). To use the drive, clear it yourself: wipefs --all. To adopt an md array, give array.name its name.',
+  },
+  'drive.size-unlike': {
+    meaning: 'The drive differs in size from the others by more than one per cent.',
+    remedy: 'Leave it, or list the drives that are meant in array.members by serial.',
+  },
+  'drive.swap': {
+    meaning: 'The drive is in use as swap space.',
+    remedy: 'If it is not needed as swap: swapoff, then clear it yourself.',
+  },
+  'drive.udev-busy': {
+    meaning: 'udev was still working on events, so what is known of the drives may be about to change.',
+    remedy: 'Wait for udevadm settle; if it never ends, see systemctl status systemd-udevd.',
+  },
+  'drive.unfinished-apply': {
+    meaning: 'The journal shows that another plan was begun on the drive and never ended.',
+    remedy:
+      'See garrison journal. Restore that document to let it finish, or list the drives in array.members by serial to say that they are free.',
+  },
+  'drive.unknown': {
+    meaning: 'A fact that decides about the drive could not be read, and unknown is not fine.',
+    remedy: 'Read why in the message; a drive that does not answer shows up in journalctl -k.',
+  },
+  'drive.unlike-plan': {
+    meaning: 'The drive that a link in array.members leads to is not the one whose serial is in the link.',
+    remedy: 'Run udevadm trigger --settle, look at the link with ls -l, or list the drive by serial.',
+  },
+  'drive.unwell': {
+    meaning: 'The drive itself reports a critical condition.',
+    remedy: 'See nvme smart-log; replace the drive.',
+  },
+  'drive.used-by-vm': {
+    meaning: 'A libvirt domain or storage pool uses the drive, or has it passed through.',
+    remedy: 'See virsh domblklist or virsh pool-dumpxml; take it out of that definition if it is not needed.',
+  },
+  'drive.zoned': {
+    meaning: 'The drive is zoned: md cannot write to it as it wants.',
+    remedy: 'Use another drive.',
   },
   'file.exists': {
     meaning: 'A file or folder is in the place where another was to be put; nothing was replaced.',
