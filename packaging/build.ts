@@ -1,8 +1,19 @@
 // `npm run package`: builds dist/garrison, and a .deb and an .rpm of it with dpkg-deb and rpmbuild.
 import { createHash } from 'node:crypto'
 import { globSync } from 'node:fs'
-import { chmod, copyFile, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import {
+  chmod,
+  copyFile,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { manPage } from '../agent/api/man.ts'
 import { runTool } from '../test/lab/processes.ts'
@@ -22,8 +33,12 @@ interface Installed {
 
 const root = dirname(import.meta.dirname)
 const dist = join(root, 'dist')
-const work = join(dist, 'work')
-const executable = join(dist, 'garrison')
+// Folders get the modes that they are installed with.
+process.umask(0o022)
+await mkdir(dist, { recursive: true })
+// Of this run alone: what is in dist is replaced whole and at the end, also while another builds or tests.
+const work = await mkdtemp(join(dist, 'build-'))
+const executable = join(work, 'garrison')
 const architecture = { x64: { deb: 'amd64', rpm: 'x86_64' }, arm64: { deb: 'arm64', rpm: 'aarch64' } }[
   process.arch as 'x64' | 'arm64'
 ]
@@ -122,7 +137,7 @@ async function buildDeb(files: readonly Installed[], env: Record<string, string>
     ...explanation.map((line) => ` ${line}`),
   ]
   await writeFile(join(stage, 'DEBIAN', 'control'), `${control.join('\n')}\n`, { mode: 0o644 })
-  const output = join(dist, `garrison_${version}_${architecture.deb}.deb`)
+  const output = join(work, `garrison_${version}_${architecture.deb}.deb`)
   const argv = ['/usr/bin/dpkg-deb', '--root-owner-group', '-Zzstd', '-z9', '--build', stage, output]
   await runTool(argv, { env })
   return output
@@ -139,7 +154,7 @@ async function buildRpm(files: readonly Installed[], env: Record<string, string>
   await writeFile(contents, `${lines.join('\n')}\n`)
   const defines = {
     _topdir: join(work, 'rpmbuild'),
-    _rpmdir: dist,
+    _rpmdir: work,
     _rpmfilename: '%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm',
     version,
     summary,
@@ -150,28 +165,31 @@ async function buildRpm(files: readonly Installed[], env: Record<string, string>
   const options = Object.entries(defines).flatMap(([name, value]) => ['--define', `${name} ${value}`])
   const spec = join(import.meta.dirname, 'garrison.spec')
   await runTool(['/usr/bin/rpmbuild', '-bb', '--target', architecture.rpm, ...options, spec], { env })
-  return join(dist, `garrison-${version}-1.${architecture.rpm}.rpm`)
+  return join(work, `garrison-${version}-1.${architecture.rpm}.rpm`)
 }
 
-// Folders get the modes that they are installed with.
-process.umask(0o022)
 await ensureRequirements(progress, [
   { package: 'binutils', path: '/usr/bin/strip' },
   { package: 'rpm', path: '/usr/bin/rpmbuild' },
 ])
-for (const old of globSync(`${dist}/{work,garrison*}`)) await rm(old, { recursive: true })
-const inputs = await buildExecutable(root, work, executable)
-const licences = await thirdPartyLicences(root, inputs)
-// Packages of one commit differ in V8's code caches only, whose hash seed is random: times in them are the commit's.
-const commit = await runTool(['/usr/bin/git', '-C', root, 'log', '-1', '--format=%ct'], {
-  allowFailure: true,
-})
-const epoch = commit.exit === 0 ? commit.stdout.trim() : `${Math.floor(Date.now() / 1000)}`
-const env = { SOURCE_DATE_EPOCH: process.env.SOURCE_DATE_EPOCH ?? epoch }
-const built = await Promise.all([
-  executable,
-  installed('deb', licences).then((files) => buildDeb(files, env)),
-  installed('rpm', licences).then((files) => buildRpm(files, env)),
-])
-await rm(work, { recursive: true })
-for (const path of built) progress(`${((await stat(path)).size / 1e6).toFixed(1)} MB  ${path}`)
+try {
+  const inputs = await buildExecutable(root, work)
+  const licences = await thirdPartyLicences(root, inputs)
+  // Packages of one commit differ in V8's code caches only, whose hash seed is random: times in them are the commit's.
+  const commit = await runTool(['/usr/bin/git', '-C', root, 'log', '-1', '--format=%ct'], {
+    allowFailure: true,
+  })
+  const epoch = commit.exit === 0 ? commit.stdout.trim() : `${Math.floor(Date.now() / 1000)}`
+  const env = { SOURCE_DATE_EPOCH: process.env.SOURCE_DATE_EPOCH ?? epoch }
+  const built = await Promise.all([
+    executable,
+    installed('deb', licences).then((files) => buildDeb(files, env)),
+    installed('rpm', licences).then((files) => buildRpm(files, env)),
+  ])
+  const kept = built.map((path) => join(dist, basename(path)))
+  for (const [at, path] of built.entries()) await rename(path, kept[at] as string)
+  for (const old of globSync(`${dist}/garrison*`)) if (!kept.includes(old)) await rm(old)
+  for (const path of kept) progress(`${((await stat(path)).size / 1e6).toFixed(1)} MB  ${path}`)
+} finally {
+  await rm(work, { recursive: true })
+}

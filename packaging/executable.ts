@@ -1,5 +1,5 @@
 // Builds the executable: esbuild makes chunks of agent/main.ts, Node's --build-sea puts them into a stripped Node binary.
-import { copyFile, mkdir, writeFile } from 'node:fs/promises'
+import { copyFile, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Script } from 'node:vm'
@@ -14,10 +14,10 @@ export const runtimeFolder = (root: string): string =>
   join(root, 'node_modules', `node-linux-${process.arch}`)
 
 /**
- * Makes `output` from `<root>/agent/main.ts`, with intermediate files in `work`; answers the inputs that went into it, as
- * paths from `root`. Needs /usr/bin/strip, and must itself run on the runtime that ships.
+ * Makes `<work>/garrison` from `<root>/agent/main.ts`; answers the inputs that went into it, as paths from `root`. Needs
+ * /usr/bin/strip, and must itself run on the runtime that ships.
  */
-export async function buildExecutable(root: string, work: string, output: string): Promise<string[]> {
+export async function buildExecutable(root: string, work: string): Promise<string[]> {
   const node = join(runtimeFolder(root), 'bin', 'node')
   const shipped = (await runTool([node, '--version'])).stdout.trim()
   if (shipped !== process.version) {
@@ -25,29 +25,30 @@ export async function buildExecutable(root: string, work: string, output: string
       `${shipped} ships and its code caches must come from it, not ${process.version}: npm run package`,
     )
   }
-  await mkdir(work, { recursive: true })
   const { chunks, inputs } = await bundle(root, work)
   const assets: Record<string, string> = {}
   for (const [name, content] of chunks) {
-    assets[name] = join(work, name)
+    assets[name] = name
     await writeFile(join(work, name), content)
   }
-  const main = join(work, 'loader.cjs')
-  await build({
-    ...language,
-    entryPoints: [fileURLToPath(import.meta.resolve('./loader.ts'))],
-    bundle: true,
-    outfile: main,
-  })
-  const executable = join(work, 'node')
-  await copyFile(node, executable)
+  const loader = fileURLToPath(import.meta.resolve('./loader.ts'))
+  await build({ ...language, entryPoints: [loader], bundle: true, outfile: join(work, 'loader.cjs') })
+  await copyFile(node, join(work, 'node'))
   // Before the assets go in: afterwards strip would throw them away.
-  await runTool(['/usr/bin/strip', '--', executable])
-  const config = join(work, 'sea.json')
-  // execArgvExtension: by default NODE_OPTIONS would be obeyed, and root runs this.
-  const sea = { main, executable, output, assets, useCodeCache: true, execArgvExtension: 'none' }
-  await writeFile(config, JSON.stringify({ ...sea, disableExperimentalSEAWarning: true }))
-  await runTool([executable, '--build-sea', config])
+  await runTool(['/usr/bin/strip', '--', join(work, 'node')])
+  const sea = {
+    main: 'loader.cjs',
+    executable: 'node',
+    output: 'garrison',
+    assets,
+    useCodeCache: true,
+    disableExperimentalSEAWarning: true,
+    // By default NODE_OPTIONS would be obeyed, and root runs this.
+    execArgvExtension: 'none',
+  }
+  await writeFile(join(work, 'sea.json'), JSON.stringify(sea))
+  // From within, since the path of `main` ends up in the executable.
+  await runTool(['/usr/bin/env', '-C', work, './node', '--build-sea', 'sea.json'])
   return inputs
 }
 
