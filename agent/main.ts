@@ -194,8 +194,8 @@ async function askRootSide<N extends VerbName>(
         reply = await ask(path, { ...asking, path: pathOf(name), args })
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException
-        if (error instanceof HostError || code === undefined || !notThere.has(code)) throw error
-        closed.push(`${path}: ${code}`)
+        if (error instanceof HostError || code === undefined || !(code in notThere)) throw error
+        closed.push(`${path}: ${notThere[code]}`)
         process.removeAllListeners('SIGINT').removeAllListeners('SIGTERM').removeAllListeners('SIGHUP')
         continue
       }
@@ -207,7 +207,8 @@ async function askRootSide<N extends VerbName>(
       await printAnswer(name, reply.body, json)
       return (reply.exit ?? EXIT.error) as Exit
     }
-    return { closed: closed.join(', ') }
+    // The last door asks for the least.
+    return { closed: closed.at(-1) ?? 'no socket' }
   } finally {
     clearTimeout(timer)
     printer?.end()
@@ -215,7 +216,11 @@ async function askRootSide<N extends VerbName>(
   }
 }
 
-const notThere: ReadonlySet<string> = new Set(['ENOENT', 'ECONNREFUSED', 'EACCES'])
+const notThere: Readonly<Record<string, string>> = {
+  ENOENT: 'not there',
+  ECONNREFUSED: 'nobody listens',
+  EACCES: 'permission denied',
+}
 
 /** The verb run in this process, with what this user may read. */
 async function runHere<N extends VerbName>(name: N, args: Args<N>, json: boolean): Promise<Exit> {
@@ -280,9 +285,7 @@ async function main(argv: readonly string[]): Promise<Exit> {
       'door.refused',
       `${name} needs the root side, and no door of it opens (${asked.closed})`,
     )
-  note(
-    `garrison: no root side here (${asked.closed}): this process does it, with the rights of ${callerOf(process.env)}`,
-  )
+  note(`garrison: no root side (${asked.closed}): asking this host from here`)
   return runHere(name, args, json)
 }
 

@@ -11,7 +11,7 @@ export const commonFlags: Readonly<Record<string, Field>> = {
   socket: {
     kind: 'path',
     placeholder: 'PATH',
-    brief: 'ask this socket instead of the first of /run/garrison that opens',
+    brief: 'ask this socket and no other',
     local: true,
   },
 }

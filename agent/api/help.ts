@@ -21,13 +21,13 @@ export function usageOf(name: string, { operands, flags }: Verb): string {
 export const shownVerbs = (): readonly (readonly [VerbName, Verb])[] =>
   (Object.entries(verbTable) as [VerbName, Verb][]).filter(([, { hidden }]) => !hidden)
 
-/** What each exit code means. */
-export const exitCodes: readonly (readonly [code: number, meaning: string])[] = [
-  [0, 'settled, or done'],
-  [1, 'an error, told on standard error'],
-  [2, 'drift: there is something to do'],
-  [3, 'a step is blocked or not allowed, or the request was refused'],
-  [4, 'unknown: a part could not be read'],
+/** What each exit code means, in a word and in a sentence. */
+export const exitCodes: readonly (readonly [code: number, word: string, meaning: string])[] = [
+  [0, 'settled or done', 'The host is settled, or what was asked for was done.'],
+  [1, 'error', 'Something failed; what and what to do next is on standard error.'],
+  [2, 'drift', 'There is something to do.'],
+  [3, 'blocked or refused', 'A step is blocked or not allowed, or the request was refused.'],
+  [4, 'unknown', 'A part could not be read, so it is not known whether it is settled.'],
 ]
 
 const column = 24
@@ -45,7 +45,7 @@ function overview(terminal: Terminal): string {
     '',
     ...rowsOf(commonFlags, flagText),
     '',
-    `${paint(terminal, 'strong', 'Exit')}   ${exitCodes.map(([code, meaning]) => `${code} ${meaning.split(/[,:]/)[0]}`).join(', ')}`,
+    `${paint(terminal, 'strong', 'Exit')}   ${exitCodes.map(([code, word]) => `${code} ${word}`).join(', ')}`,
     '',
     `${paint(terminal, 'strong', 'Try')}    garrison status          how this host stands`,
     '       garrison apply --help    what a verb does, with examples',

@@ -60,7 +60,7 @@ export function manPage(version: string): string {
     '.SH FLAGS OF EVERY VERB',
     ...rows(commonFlags, flagText),
     '.SH EXIT STATUS',
-    ...exitCodes.flatMap(([code, meaning]) => ['.TP', bold(String(code)), `${plain(meaning)}.`]),
+    ...exitCodes.flatMap(([code, , meaning]) => ['.TP', bold(String(code)), plain(meaning)]),
     '.SH ENVIRONMENT',
     '.TP',
     bold('NO_COLOR'),

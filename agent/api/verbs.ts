@@ -106,7 +106,7 @@ export const VERBS = {
       atMs: 'when it looked, epoch milliseconds',
       ageMs: 'how long ago that was',
       standing: 'settled, drifted or unknown: the host as a whole',
-      health: 'ok, notice, warning or high: the gravest finding',
+      health: 'ok, notice, warning or high: the gravest finding; unknown when a part could not be read',
       applying: 'null, or who applies now and since when (who, sinceMs)',
       document: 'null, or the problem with the desired document',
       resources:
@@ -179,7 +179,7 @@ export const VERBS = {
     },
   },
   drives: {
-    brief: 'show every drive: chosen or refused for the array, and why',
+    brief: 'show every drive: chosen or refused, and why',
     help: 'A drive is used only when it is proven to be blank and free; every reason against it is named. Serials are shortened in the table; garrison drives show and --json give them whole.',
     examples: [
       ['garrison drives', 'every drive with its verdict'],
@@ -274,7 +274,7 @@ export const VERBS = {
     json: { schema: 'garrison/schema/1', document: 'the JSON Schema' },
   },
   record: {
-    brief: 'write what this host answers into a folder, for a report or a test',
+    brief: 'write what this host answers into a folder',
     help: 'Observes once and writes every query with its answer into DIR, which must not exist yet. As root it sees everything; as anybody else the refusals are recorded too. Read the files before you send them: they name serials, mounts and packages.',
     examples: [
       ['garrison record ./transcripts', 'record what this user may see'],

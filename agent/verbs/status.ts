@@ -13,7 +13,7 @@ import {
 import type { Context } from '../api/context.ts'
 import { ago, count, paint, paragraph, type Terminal, withTail } from '../api/terminal.ts'
 import { type Args, EXIT, type Exit } from '../api/verbs.ts'
-import { findingIndent, findingText, healthOf, standingOf, standingStyle } from './wording.ts'
+import { findingIndent, findingText, type Health, healthOf, standingOf, standingStyle } from './wording.ts'
 
 /** One resource in the answer. */
 interface Part {
@@ -38,7 +38,7 @@ export interface Status {
   readonly atMs: number
   readonly ageMs: number
   readonly standing: Standing
-  readonly health: Severity | 'ok'
+  readonly health: Health
   readonly applying:
     | { readonly who: string; readonly sinceMs: number }
     | { readonly problem: ProblemReport }
@@ -77,21 +77,21 @@ export async function run(context: Context, { fresh }: Args<'status'>): Promise<
     atMs,
     ageMs: Math.max(0, context.clock() - atMs),
     standing: standingOf(counted),
-    health: healthOf(assessments.flatMap(({ findings }) => findings)),
+    health: healthOf(counted),
     applying,
     document,
     resources: assessments.map(partOf),
   }
 }
 
-const healthText = ({ resources }: Status): string => {
+const healthText = ({ resources, health }: Status): string => {
   const findings = resources.flatMap((part) => part.findings)
   const counts = (['high', 'warning', 'notice'] as const).flatMap((severity) => {
     const number = findings.filter((finding) => finding.severity === severity).length
     if (number === 0) return []
     return severity === 'high' ? `${number} high` : count(number, severity)
   })
-  return counts.length === 0 ? 'ok' : counts.join(', ')
+  return counts.length === 0 ? health : counts.join(', ')
 }
 
 const firstColumn = 13
@@ -126,7 +126,26 @@ function headLine(result: Status, terminal: Terminal): string {
   return withTail(head, `seen ${ago(ageMs)}`)
 }
 
-const healthStyle = { ok: 'good', notice: 'dim', warning: 'warn', high: 'bad' } as const
+const healthStyle = { ok: 'good', notice: 'dim', unknown: 'warn', warning: 'warn', high: 'bad' } as const
+
+/** Parts that could not be read, those that want the same remedy together. */
+function unreadTexts({ resources }: Status, terminal: Terminal): readonly string[] {
+  const unread = resources.flatMap(({ resource, problem }) => (problem ? [{ resource, ...problem }] : []))
+  const together = Map.groupBy(unread, ({ code, remedy }) => `${code}: ${remedy}`)
+  return [...together.values()].flatMap((parts) => {
+    const names = parts.map(({ resource }) => resource).join(', ')
+    return parts
+      .slice(0, 1)
+      .flatMap(({ code, remedy }) => [
+        paragraph(
+          `  ${paint(terminal, 'bad', 'UNKNOWN')}`,
+          `${code}: ${names} could not be read`,
+          findingIndent,
+        ),
+        paragraph('', remedy, findingIndent),
+      ])
+  })
+}
 
 /** The answer in words. */
 export function render(result: Status, terminal: Terminal): string {
@@ -143,14 +162,7 @@ export function render(result: Status, terminal: Terminal): string {
       : []),
     ...resources.map((part) => partText(terminal, part)),
     ...findings.map((finding) => findingText(terminal, finding)),
-    ...resources.flatMap(({ resource, problem }) =>
-      problem
-        ? [
-            paragraph(`  ${unknown}`, `${problem.code}  ${resource} could not be read`, findingIndent),
-            paragraph('', problem.remedy, findingIndent),
-          ]
-        : [],
-    ),
+    ...unreadTexts(result, terminal),
     ...(applying && 'problem' in applying
       ? [paragraph(`  ${unknown}`, `whether an apply runs: ${applying.problem.message}`, findingIndent)]
       : []),

@@ -28,10 +28,17 @@ export const standingStyle: Readonly<Record<Standing, Style>> = {
   unknown: 'bad',
 }
 
-/** The gravest severity among findings, `ok` when there is none. */
-export const healthOf = (findings: readonly Finding[]): Severity | 'ok' =>
-  (['high', 'warning', 'notice'] as const).find((one) => findings.some(({ severity }) => severity === one)) ??
-  'ok'
+/** How healthy a host is: its gravest finding, or that a part of it could not be seen. */
+export type Health = Severity | 'unknown' | 'ok'
+
+/** The health of what was assessed; what could not be read may hide a warning, but not one that was found. */
+export function healthOf(assessments: readonly Pick<Assessment, 'standing' | 'findings'>[]): Health {
+  const found = assessments.flatMap(({ findings }) => findings.map(({ severity }) => severity))
+  if (found.includes('high')) return 'high'
+  if (found.includes('warning')) return 'warning'
+  if (assessments.some(({ standing }) => standing === 'unknown')) return 'unknown'
+  return found.includes('notice') ? 'notice' : 'ok'
+}
 
 /** The worst standing: unknown hides more than drift, and settled is said only of everything. */
 export const standingOf = (assessments: readonly Pick<Assessment, 'standing'>[]): Standing =>
@@ -100,7 +107,7 @@ export function findingText(terminal: Terminal, { severity, code, subject, text,
   const word = paint(terminal, severityStyle[severity], severity.toUpperCase())
   const subjectText = subject === undefined ? '' : `${subject}: `
   return [
-    paragraph(`  ${word}`, `${code}  ${subjectText}${text}`, findingIndent),
+    paragraph(`  ${word}`, `${code}: ${subjectText}${text}`, findingIndent),
     paragraph('', remedy, findingIndent),
   ].join('\n')
 }
