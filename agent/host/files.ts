@@ -216,48 +216,38 @@ export async function moveFile(from: string, to: string): Promise<void> {
   }
 }
 
-/** A file that only grows. */
-export interface AppendFile {
-  readonly path: string
-  /** Adds bytes and returns when they are on the disk. When that fails, what was added is taken off again. */
-  append(bytes: Uint8Array): Promise<void>
-  sizeBytes(): number
-  close(): Promise<void>
+const lineFeed = 0x0a
+
+/** Whether bytes can simply be added: the file is empty or its last line is whole. */
+async function endsWhole(file: FileHandle, sizeBytes: number): Promise<boolean> {
+  if (sizeBytes === 0) return true
+  const { buffer } = await file.read(Buffer.alloc(1), 0, 1, sizeBytes - 1)
+  return buffer[0] === lineFeed
 }
 
-/** Opens a file for appending, made (with its folder) if it is missing. Errors as `replaceFile`. One writer at a time. */
-export async function openForAppend(path: string, mode: number): Promise<AppendFile> {
-  let file: FileHandle | undefined
+/**
+ * Adds a line (without line feed) to a file, made with its folder if missing, and returns when it is on the disk. A line that a
+ * crash has torn is ended first. On failure what was added is taken off again. One writer per path at a time.
+ */
+export async function appendLine(path: string, line: string, mode: number): Promise<void> {
   try {
     await makeFolders(dirname(path))
-    file = await open(
-      path,
-      constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | constants.O_NOFOLLOW,
-      mode,
-    )
-    let size = (await file.stat()).size
-    if (size === 0) await syncFolder(dirname(path))
-    const handle = file
-    return {
-      path,
-      sizeBytes: () => size,
-      async append(bytes) {
-        try {
-          await handle.writeFile(bytes)
-          await handle.datasync()
-          size += bytes.length
-        } catch (error) {
-          // What is half there must not be taken for a line that was promised. If this fails too, the checksum tells.
-          await handle.truncate(size).catch((again) => {
-            if (errnoOf(again) === undefined) throw again
-          })
-          throw fileError('append to', path, error)
-        }
-      },
-      close: () => handle.close(),
+    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_APPEND | constants.O_NOFOLLOW
+    const file = await open(path, flags, mode)
+    try {
+      const { size } = await file.stat()
+      try {
+        await file.writeFile(`${(await endsWhole(file, size)) ? '' : '\n'}${line}\n`)
+        await file.datasync()
+      } catch (error) {
+        await file.truncate(size)
+        throw error
+      }
+      if (size === 0) await syncFolder(dirname(path))
+    } finally {
+      await file.close()
     }
   } catch (error) {
-    await file?.close()
-    throw fileError('open', path, error)
+    throw fileError('append to', path, error)
   }
 }

@@ -1,12 +1,12 @@
 // The journal: append-only lines `checksum JSON` in numbered files, on the disk before the host is touched.
 
 import { createHash } from 'node:crypto'
-import { open, readdir, readFile, stat, statfs } from 'node:fs/promises'
+import { open, readdir, stat, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { JournalEntry, JournalWriter, UnfinishedStep } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
-import { type AppendFile, errnoOf, openForAppend, removeFile } from '../host/files.ts'
+import { appendLine, errnoOf, makeFolder, removeFile } from '../host/files.ts'
 
 // INVARIANTS
 // 1. One writer: the holder of the apply lock.
@@ -43,11 +43,12 @@ const lineFeed = 0x0a
 const headBytes = 17
 const pollMs = 250
 
-const checksum = (json: Uint8Array): string => createHash('sha256').update(json).digest('hex').slice(0, 16)
+const checksum = (json: string | Uint8Array): string =>
+  createHash('sha256').update(json).digest('hex').slice(0, 16)
 
-const encodeLine = (entry: JournalEntry): Buffer => {
-  const json = Buffer.from(JSON.stringify(entry))
-  return Buffer.concat([Buffer.from(`${checksum(json)} `), json, Buffer.from('\n')])
+const encodeLine = (entry: JournalEntry): string => {
+  const json = JSON.stringify(entry)
+  return `${checksum(json)} ${json}`
 }
 
 const decodeLine = (line: Buffer): JournalEntry | null => {
@@ -157,15 +158,21 @@ export interface JournalQuery {
   readonly follow?: AbortSignal
 }
 
-/** Whether a file was last written before `ms`; a file that is gone was. */
-async function endedBefore(path: string, ms: number): Promise<boolean> {
+/** What stat(2) knows of a file, or null when it is gone. */
+async function statOrNull(path: string) {
   try {
-    return (await stat(path)).mtimeMs < ms
+    return await stat(path)
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return true
+    if (errnoOf(error) === 'ENOENT') return null
     throw unreadable(path, error)
   }
 }
+
+const sizeOf = async (path: string): Promise<number> => (await statOrNull(path))?.size ?? 0
+
+/** Whether a file was last written before `ms`; a file that is gone was. */
+const endedBefore = async (path: string, ms: number): Promise<boolean> =>
+  ((await statOrNull(path))?.mtimeMs ?? 0) < ms
 
 /** Reads the journal, oldest first; damaged lines are named where they lie and cost no other. Errors: `host.denied`, `host.unreadable`. */
 export async function* readJournal(
@@ -193,11 +200,10 @@ export async function* readJournal(
   }
 }
 
-/** The journal of one host, as the composition roots use it. */
+/** The journal of one host, as the composition roots use it. Holds nothing open. */
 export class Journal implements JournalWriter {
   readonly #folder: string
   readonly #limits: JournalLimits
-  #file: { readonly number: number; readonly append: AppendFile } | null = null
   #last: Promise<unknown> = Promise.resolve()
 
   constructor(folder: string, limits: Partial<JournalLimits> = {}) {
@@ -208,22 +214,26 @@ export class Journal implements JournalWriter {
   /** Returns when the line is on the disk; throws `journal.unwritable`, and then no line was added. */
   append(entry: JournalEntry): Promise<void> {
     const appended = this.#last.then(() => this.#append(entry))
+    // The next append waits for this one, however it ends; its caller is told by `appended`.
     this.#last = appended.catch(() => undefined)
     return appended
   }
 
   async #append(entry: JournalEntry): Promise<void> {
+    const { fileBytes, files, reserveBytes } = this.#limits
     try {
+      if ((await statOrNull(this.#folder)) === null) await makeFolder(this.#folder)
+      if (entry.kind === 'step-started') await this.#wantRoom(reserveBytes)
       const line = encodeLine(entry)
-      let { append } = await this.#open()
-      if (entry.kind === 'step-started') await this.#wantRoom()
-      if (append.sizeBytes() > 0 && append.sizeBytes() + line.length > this.#limits.fileBytes)
-        append = await this.#rotate()
-      await append.append(line)
+      const numbers = await fileNumbers(this.#folder)
+      const last = numbers.at(-1) ?? 1
+      const written = await sizeOf(this.#path(last))
+      const isFull = written > 0 && written + Buffer.byteLength(line) >= fileBytes
+      await appendLine(this.#path(isFull ? last + 1 : last), line, 0o640)
+      if (isFull) for (const old of numbers.slice(0, 1 - files)) await removeFile(this.#path(old))
     } catch (cause) {
-      await this.close()
-      if (!(cause instanceof HostError) && errnoOf(cause) === undefined) throw cause
-      const reason = cause instanceof Error ? cause.message : String(cause)
+      const reason = cause instanceof HostError ? cause.message : errnoOf(cause)
+      if (reason === undefined) throw cause
       throw new HostError('journal.unwritable', `the journal in ${this.#folder} is not writable: ${reason}`, {
         details: { folder: this.#folder, ...(cause instanceof HostError && { cause: cause.report() }) },
         cause,
@@ -231,46 +241,17 @@ export class Journal implements JournalWriter {
     }
   }
 
-  async #open() {
-    if (this.#file !== null) return this.#file
-    const number = (await fileNumbers(this.#folder)).at(-1) ?? 1
-    return this.#use(number)
+  #path(number: number): string {
+    return join(this.#folder, nameOf(number))
   }
 
-  async #use(number: number) {
-    const path = join(this.#folder, nameOf(number))
-    const append = await openForAppend(path, 0o640)
-    this.#file = { number, append }
-    // A line torn by a power cut must not swallow the one that follows it.
-    if (append.sizeBytes() > 0 && (await readFile(path)).at(-1) !== lineFeed)
-      await append.append(Buffer.from('\n'))
-    return this.#file
-  }
-
-  async #rotate(): Promise<AppendFile> {
-    const number = (this.#file?.number ?? 0) + 1
-    await this.close()
-    const { append } = await this.#use(number)
-    for (const old of (await fileNumbers(this.#folder)).slice(0, -this.#limits.files))
-      await removeFile(join(this.#folder, nameOf(old)))
-    return append
-  }
-
-  async #wantRoom(): Promise<void> {
+  async #wantRoom(wantedBytes: number): Promise<void> {
     const { bavail, bsize } = await statfs(this.#folder)
-    const [freeBytes, wantedBytes] = [bavail * bsize, this.#limits.reserveBytes]
-    if (freeBytes < wantedBytes)
+    if (bavail * bsize < wantedBytes)
       throw new HostError(
         'file.no-space',
-        `${freeBytes} bytes are free, ${wantedBytes} are kept for the outcome`,
+        `${bavail * bsize} bytes are free, ${wantedBytes} are kept for the outcome`,
       )
-  }
-
-  /** Closes the file; the next append opens it again. */
-  async close(): Promise<void> {
-    const file = this.#file
-    this.#file = null
-    await file?.append.close()
   }
 
   /** As `readJournal` of this journal's folder. */

@@ -1,10 +1,10 @@
 // Writing files: old or new but never torn, on full, read-only and shared filesystems too.
 import { execFileSync, spawn } from 'node:child_process'
 import {
+  appendFileSync,
   chmodSync,
   existsSync,
   linkSync,
-  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -17,10 +17,10 @@ import { tmpdir } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import {
+  appendLine,
   createFile,
   makeFolder,
   moveFile,
-  openForAppend,
   removeFile,
   replaceFile,
 } from '../../agent/host/files.ts'
@@ -121,8 +121,7 @@ t.test('without inodes nothing is changed', needsRoot, async (t) => {
 t.test('on a read-only filesystem every change is refused as such', needsRoot, async (t) => {
   const folder = smallFilesystem(t, '1m')
   await replaceFile(`${folder}/conf`, 'good', 0o644)
-  const log = await openForAppend(`${folder}/log`, 0o644)
-  await log.close()
+  await appendLine(`${folder}/log`, 'line', 0o644)
   execFileSync('/usr/bin/mount', ['-o', 'remount,ro', folder])
   const code = 'file.read-only'
   await t.rejects(replaceFile(`${folder}/conf`, 'bad', 0o644), { code })
@@ -130,7 +129,8 @@ t.test('on a read-only filesystem every change is refused as such', needsRoot, a
   await t.rejects(removeFile(`${folder}/conf`), { code })
   await t.rejects(moveFile(`${folder}/conf`, `${folder}/to`), { code })
   await t.rejects(makeFolder(`${folder}/folder`), { code })
-  await t.rejects(openForAppend(`${folder}/log`, 0o644), { code })
+  await t.rejects(appendLine(`${folder}/log`, 'line', 0o644), { code })
+  t.equal(readFileSync(`${folder}/log`, 'utf8'), 'line\n')
   t.equal(readFileSync(`${folder}/conf`, 'utf8'), 'good')
 })
 
@@ -221,20 +221,25 @@ t.test('does not move from one filesystem to another', needsRoot, async (t) => {
   t.strictSame([readdirSync(folder).sort(), readdirSync(other)], [['file', 'folder'], []])
 })
 
-t.test('appending that fails leaves nothing of itself', needsRoot, async (t) => {
-  const folder = smallFilesystem(t, '64k')
-  const log = await openForAppend(`${folder}/log`, 0o640)
-  await log.append(Buffer.from('first\n'))
-  await t.rejects(log.append(Buffer.alloc(100_000, 'x')), { code: 'file.no-space' })
-  t.equal(readFileSync(`${folder}/log`, 'utf8'), 'first\n')
-  await log.append(Buffer.from('second\n'))
-  t.equal(log.sizeBytes(), 13)
-  await log.close()
-  t.equal(readFileSync(`${folder}/log`, 'utf8'), 'first\nsecond\n')
-  mkdirSync(`${folder}/sub`)
-  symlinkSync(`${folder}/log`, `${folder}/sub/link`)
-  await t.rejects(openForAppend(`${folder}/sub/link`, 0o640), {
+t.test('appends whole lines, also after a torn one', async (t) => {
+  const folder = t.testdir({})
+  for (const line of ['first', 'ünï']) await appendLine(`${folder}/a/log`, line, 0o640)
+  appendFileSync(`${folder}/a/log`, 'torn')
+  await appendLine(`${folder}/a/log`, 'last', 0o640)
+  t.equal(readFileSync(`${folder}/a/log`, 'utf8'), 'first\nünï\ntorn\nlast\n')
+  t.equal(statSync(`${folder}/a/log`).mode & 0o777, 0o640)
+  symlinkSync('a/log', `${folder}/link`)
+  await t.rejects(appendLine(`${folder}/link`, 'x', 0o640), {
     code: 'file.unwritable',
     details: { errno: 'ELOOP' },
   })
+})
+
+t.test('appending that fails leaves nothing of itself', needsRoot, async (t) => {
+  const folder = smallFilesystem(t, '64k')
+  await appendLine(`${folder}/log`, 'first', 0o640)
+  await t.rejects(appendLine(`${folder}/log`, 'x'.repeat(100_000), 0o640), { code: 'file.no-space' })
+  t.equal(readFileSync(`${folder}/log`, 'utf8'), 'first\n')
+  await appendLine(`${folder}/log`, 'second', 0o640)
+  t.equal(readFileSync(`${folder}/log`, 'utf8'), 'first\nsecond\n')
 })
