@@ -403,7 +403,7 @@ t.test('a folder that cannot be made, a file in its place', async (t) => {
   const folder = t.testdir({ file: '' })
   await t.rejects(
     new Journal(join(folder, 'file')).append(started('x')),
-    unwritable(join(folder, 'file'), 'file.exists'),
+    unwritable(join(folder, 'file'), 'host.unreadable'),
   )
   mkdirSync(fileOf(folder))
   await t.rejects(new Journal(folder).append(started('x')), unwritable(folder, 'file.unwritable'))
