@@ -5,7 +5,6 @@
 // - Text of the host reaches the terminal only through `visibleIn` or `safeJson`.
 
 import { writeSync } from 'node:fs'
-import { isatty } from 'node:tty'
 import { HostError, type ProblemReport, problemOf } from '../provisioning/problem.ts'
 import { checkedArgs, doorNeeded, parseCommandLine, pathOf } from './api/arguments.ts'
 import { ask, type Reply } from './api/client.ts'
@@ -45,7 +44,8 @@ function write(fd: number, text: string): void {
 }
 
 function terminalOf(fd: number): Terminal {
-  const live = isatty(fd) && process.env.TERM !== 'dumb'
+  // Not imported: it would cost every --json answer 2 ms.
+  const live = process.getBuiltinModule('node:tty').isatty(fd) && process.env.TERM !== 'dumb'
   return { colour: live && !process.env.NO_COLOR, live, nowMs: Date.now() }
 }
 

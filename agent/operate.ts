@@ -5,14 +5,14 @@ import { chmod, readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
-import { parseDocument } from '../provisioning/document.ts'
+import { type DocumentFile, parseDocument } from '../provisioning/document.ts'
 import { resources } from '../provisioning/index.ts'
 import { HostError } from '../provisioning/problem.ts'
-import { contextsOf, type Parts } from './api/context.ts'
+import { contextsOf, type Parts, type ReadDocument } from './api/context.ts'
 import { type Doorway, serve } from './api/server.ts'
 import type { Args } from './api/verbs.ts'
 import { version } from './api/version.ts'
-import { readDesired } from './host/desired-files.ts'
+import { readDesiredFiles } from './host/desired-files.ts'
 import { errnoOf } from './host/files.ts'
 import { LinuxHost } from './host/linux-host.ts'
 import { lockHolder, takeLock } from './host/lock.ts'
@@ -23,9 +23,9 @@ import { loadServed } from './verbs/index.ts'
 const usualIdleMs = 60_000
 const firstPassedFd = 3
 
-async function readOne(path: string): Promise<Uint8Array> {
+async function readOne(path: string): Promise<DocumentFile> {
   try {
-    return await readFile(path)
+    return { path, text: await readFile(path) }
   } catch (cause) {
     const errno = errnoOf(cause)
     if (errno === undefined) throw cause
@@ -41,6 +41,7 @@ export function partsOf(root = '/'): Parts {
   const lockPath = join(root, 'run/garrison/apply.lock')
   const journal = new Journal(join(root, 'var/lib/garrison/journal'))
   const claims = new Set<string>()
+  let parsed: ReadDocument | null = null
   const reader = new LinuxHost({
     claims,
     unfinishedSteps: () => journal.unfinishedSteps(),
@@ -54,11 +55,13 @@ export function partsOf(root = '/'): Parts {
     journal,
     documentFolder,
     async document(file) {
-      const desired =
-        file === undefined
-          ? await readDesired(documentFolder)
-          : parseDocument([{ path: file, text: await readOne(file) }])
-      return { desired, digest: createHash('sha256').update(JSON.stringify(desired)).digest('hex') }
+      const files = file === undefined ? await readDesiredFiles(documentFolder) : [await readOne(file)]
+      const hash = createHash('sha256')
+      for (const { path, text } of files) hash.update(`${path}\0${text.length}\0`).update(text)
+      const digest = hash.digest('hex')
+      // Reading it anew at each look is cheap, parsing it is not.
+      if (parsed?.digest !== digest) parsed = { digest, desired: parseDocument(files) }
+      return parsed
     },
     lock: (who) => takeLock(lockPath, who, Date.now()),
     async instance() {

@@ -2,8 +2,7 @@
 
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Desired } from '../../provisioning/desired.ts'
-import { type DocumentFile, parseDocument } from '../../provisioning/document.ts'
+import type { DocumentFile } from '../../provisioning/document.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import { errnoOf } from './files.ts'
 
@@ -26,10 +25,10 @@ async function orNull<T>(path: string, reading: Promise<T>): Promise<T | null> {
 }
 
 /**
- * The desired document in `folder` (usually /etc/garrison). Errors: `desired.missing` when there is no host.yaml, `desired.invalid`,
- * `host.denied`, `host.unreadable`. Files are named relative to the folder.
+ * The files of the desired document in `folder` (usually /etc/garrison), named relative to it, for `parseDocument`.
+ * Errors: `desired.missing` when there is no host.yaml, `host.denied`, `host.unreadable`.
  */
-export async function readDesired(folder: string): Promise<Desired> {
+export async function readDesiredFiles(folder: string): Promise<readonly [DocumentFile, ...DocumentFile[]]> {
   const read = async (path: string): Promise<DocumentFile | null> => {
     const text = await orNull(join(folder, path), readFile(join(folder, path)))
     return text === null ? null : { path, text }
@@ -42,5 +41,5 @@ export async function readDesired(folder: string): Promise<Desired> {
   const names = (await orNull(join(folder, 'host.d'), readdir(join(folder, 'host.d')))) ?? []
   const dropIns = names.filter((name) => name.endsWith('.yaml') && !name.startsWith('.')).sort()
   const files = await Promise.all(dropIns.map((name) => read(`host.d/${name}`)))
-  return parseDocument([first, ...files.filter((file) => file !== null)])
+  return [first, ...files.filter((file) => file !== null)]
 }

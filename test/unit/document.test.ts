@@ -1,10 +1,12 @@
 // The desired document: what is understood, what is refused and in which words, and what hostile text does.
 import { mkdirSync, writeFileSync } from 'node:fs'
 import t from 'tap'
-import { readDesired } from '../../agent/host/desired-files.ts'
+import { readDesiredFiles } from '../../agent/host/desired-files.ts'
 import { desiredSchema } from '../../provisioning/desired.ts'
 import { desiredJsonSchema, parseDocument } from '../../provisioning/document.ts'
 import { HostError } from '../../provisioning/problem.ts'
+
+const readDesired = async (folder: string) => parseDocument(await readDesiredFiles(folder))
 
 type Text = string | Uint8Array
 
