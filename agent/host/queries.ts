@@ -1,256 +1,143 @@
 // The allow-list of queries: which programs may be asked what, so that reading the host can never change it.
 
-import { basename, dirname } from 'node:path'
 import type { Argv } from './exec.ts'
 
 /** One way in which a program only reads. */
 interface Form {
-  /** The first arguments, word for word. */
-  readonly verb?: readonly string[]
-  /** Options without a value. */
-  readonly flags?: string
-  /** Options whose value follows, as the next argument or after `=`. */
-  readonly valued?: string
-  /** One of these must be there. */
+  /** The first arguments, word for word; a verb elsewhere is an operand of another verb. */
+  readonly verb?: string
+  /** Options that may be there; one that takes a value (as the next argument or after `=`) ends in `=`. */
+  readonly options?: string
+  /** One of these options must be there. */
   readonly must?: string
   /** Every other argument must match; without it there may be none. */
   readonly operands?: RegExp
 }
 
-const device = /^\/dev\/[A-Za-z0-9_][\w./+:@=-]*$/
-const path = /^\/[^\0]*$/
-const word = /^[A-Za-z0-9_][^\0]*$/
+const device = /^\/dev\/[\w./+:@=-]+$/
+const path = /^\/[^\0\n]*$/
+const word = /^\w[^\0\n]*$/
 
 const lvmReport: Form = {
-  flags: '-a --all --nosuffix --noheadings --readonly --nolocking --binary --nohints',
-  valued: '-o --options --units --reportformat --separator -S --select --configreport',
-  operands: /^(\/dev\/[\w./+:@=-]+|[A-Za-z0-9_+.][\w+./-]*)$/,
+  options: '--all --nosuffix --noheadings --options= -o= --units= --reportformat= --select= --configreport=',
+  operands: /^[\w/][\w./+:@=-]*$/,
 }
 
 const forms: Readonly<Record<string, readonly Form[]>> = {
   lsblk: [
     {
-      flags:
-        '--json -J --bytes -b --all -a --nodeps -d --paths -p --list -l --inverse -s --noheadings -n --pairs -P --raw -r',
-      valued: '--output -o --include -I --exclude -e',
+      options: '--json --bytes --all --nodeps --paths --list --inverse --noheadings --pairs --raw --output=',
       operands: device,
     },
   ],
-  // Without --probe it reads and rewrites the cache in /run/blkid.
+  // Without --probe it reads and rewrites its cache.
   blkid: [
     {
-      must: '--probe -p',
-      flags: '--probe -p --info -i --no-encoding -d --no-part-details -D',
-      valued: '--output -o --match-tag -s --usages -u --match-types -n --size -S --offset -O',
+      must: '--probe',
+      options: '--info --no-part-details --output= --match-tag= --usages=',
       operands: device,
     },
   ],
-  wipefs: [
-    {
-      must: '--no-act -n',
-      flags: '--no-act -n --json -J --noheadings -i --parsable -p',
-      valued: '--output -O',
-      operands: device,
-    },
-  ],
+  wipefs: [{ must: '--no-act', options: '--json --noheadings --parsable --output=', operands: device }],
   mdadm: [
-    {
-      must: '--detail -D',
-      flags: '--detail -D --scan -s --export -Y --verbose -v --brief -b --test -t',
-      operands: device,
-    },
-    {
-      must: '--examine -E',
-      flags: '--examine -E --scan -s --export -Y --verbose -v --brief -b',
-      operands: device,
-    },
-    { must: '--examine-bitmap -X', flags: '--examine-bitmap -X', operands: device },
-    { must: '--detail-platform --version -V', flags: '--detail-platform --version -V' },
+    { must: '--detail --examine', options: '--scan --export --verbose --brief', operands: device },
+    { must: '--examine-bitmap', operands: device },
+    { must: '--detail-platform --version' },
   ],
-  lvm: [
-    { ...lvmReport, verb: ['fullreport'] },
-    { ...lvmReport, verb: ['pvs'] },
-    { ...lvmReport, verb: ['vgs'] },
-    { ...lvmReport, verb: ['lvs'] },
-    { verb: ['version'] },
-  ],
-  pvs: [lvmReport],
-  vgs: [lvmReport],
-  lvs: [lvmReport],
-  dmsetup: [
-    { verb: ['table'], operands: word },
-    { verb: ['ls'], flags: '--tree', valued: '--target' },
-    { verb: ['info'], flags: '-c -C --columns --noheadings', valued: '-o --separator', operands: word },
-  ],
+  lvm: ['fullreport', 'pvs', 'vgs', 'lvs'].map((verb): Form => ({ ...lvmReport, verb })),
   sfdisk: [
     {
-      must: '--json -J --dump -d --list -l --list-free -F --verify -V',
-      flags: '--json -J --dump -d --list -l --list-free -F --verify -V --bytes',
-      valued: '--output -o',
+      must: '--json --dump --list --list-free --verify',
+      options: '--bytes --output=',
       operands: device,
     },
   ],
-  blockdev: [
-    {
-      must: '--getsize64 --getro --getss --getpbsz --getiomin --getioopt --report',
-      flags: '--getsize64 --getro --getss --getpbsz --getiomin --getioopt --report',
-      operands: device,
-    },
-  ],
-  dumpe2fs: [{ must: '-h', flags: '-h', operands: device }],
-  tune2fs: [{ must: '-l', flags: '-l', operands: device }],
+  dumpe2fs: [{ must: '-h', operands: device }],
   xfs_info: [{ operands: path }],
-  btrfs: [
-    { verb: ['filesystem', 'show'], flags: '--raw --mounted --all-devices', operands: path },
-    { verb: ['filesystem', 'usage'], flags: '--raw -b -T', operands: path },
-    { verb: ['device', 'usage'], flags: '--raw -b', operands: path },
-  ],
+  btrfs: ['show', 'usage'].map(
+    (verb): Form => ({ verb: `filesystem ${verb}`, options: '--raw', operands: path }),
+  ),
   'dpkg-query': [
-    { must: '--show -W', flags: '--show -W', valued: '--showformat -f', operands: word },
-    { must: '--status -s --list -l', flags: '--status -s --list -l --no-pager', operands: word },
+    { must: '--show', options: '--showformat=', operands: word },
+    { must: '--status --list', options: '--no-pager', operands: word },
   ],
-  dpkg: [
-    { must: '--audit -C --print-architecture', flags: '--audit -C --print-architecture', operands: word },
-  ],
-  'apt-cache': [
-    { verb: ['policy'], operands: word },
-    { verb: ['show'], flags: '--no-all-versions', operands: word },
-  ],
-  'apt-mark': [{ verb: ['showhold'], operands: word }],
-  // rpm has --pipe, --eval and --define, any of which runs commands.
-  rpm: [
-    {
-      must: '-q --query -qa',
-      flags: '-q --query -qa -a --all --whatprovides --installed --nosignature --nodigest',
-      valued: '--queryformat --qf',
-      operands: word,
-    },
-  ],
+  'apt-cache': [{ verb: 'policy', operands: word }],
+  // --pipe, --eval and --define run commands.
+  rpm: [{ must: '--query', options: '--all --whatprovides --queryformat=', operands: word }],
   dnf: [
     {
-      must: 'repoquery',
-      flags: '-q --quiet -C --cacheonly --installed --available --upgrades --latest-limit=1 --nvr --nevra',
-      valued: '--queryformat --qf --whatprovides --arch',
+      verb: 'repoquery',
+      options:
+        '--quiet --cacheonly --installed --available --upgrades --latest-limit= --queryformat= --whatprovides=',
       operands: word,
     },
-    { must: 'list', flags: '-q --quiet -C --cacheonly --installed --available --upgrades', operands: word },
-    { must: 'versionlock', flags: '-q --quiet -C --cacheonly', operands: /^(versionlock|list)$/ },
   ],
-  'needs-restarting': [{ must: '-r --reboothint -s --services', flags: '-r --reboothint -s --services' }],
   systemctl: [
     'show',
     'list-units',
     'list-unit-files',
-    'list-jobs',
     'is-active',
     'is-enabled',
     'is-failed',
     'is-system-running',
-    'cat',
-    'get-default',
   ].map(
     (verb): Form => ({
-      must: verb,
-      flags: '--all -a --no-pager --no-legend --plain --value --failed --full -l --quiet -q',
-      valued: '--property -p -P --type -t --state --output -o',
+      verb,
+      options: '--all --no-pager --no-legend --plain --value --quiet --property= --type= --state= --output=',
       operands: word,
     }),
   ),
-  'systemd-escape': [{ flags: '--path -p --unescape -u', valued: '--suffix --template', operands: path }],
-  'systemd-detect-virt': [{ flags: '--vm -v --container -c --quiet -q' }],
-  journalctl: [
-    {
-      must: '--no-pager',
-      flags: '--no-pager --dmesg -k --quiet -q --reverse -r --all -a --utc',
-      valued:
-        '--output -o --lines -n --since -S --until -U --unit -u --boot -b --grep -g --priority -p --identifier -t',
-    },
-  ],
   findmnt: [
     {
-      flags:
-        '--json -J --list -l --noheadings -n --bytes -b --real --pseudo --df -D --evaluate -e --all -A --kernel -k --fstab -s --mtab -m --submounts -R --nofsroot -v --first-only -f --raw -r --pairs -P --uniq -u --verify -x --verbose',
-      valued: '--output -o --target -T --source -S --mountpoint -M --types -t --options -O --task -N',
-      operands: /^(\/|[A-Z]+=).*$/,
-    },
-  ],
-  udevadm: [
-    { verb: ['settle'], valued: '--timeout -t' },
-    {
-      verb: ['info'],
-      flags: '--export-db -e --export -x --attribute-walk -a --no-pager',
-      valued: '--query -q --name -n --path -p --property --json',
+      options:
+        '--json --list --noheadings --bytes --real --kernel --fstab --submounts --output= --target= --source= --mountpoint= --types=',
       operands: path,
     },
   ],
-  nvme: ['list', 'smart-log', 'id-ctrl', 'id-ns', 'list-subsys', 'list-ns', 'error-log'].map(
-    (verb): Form => ({
-      verb: [verb],
-      flags: '--verbose -v --human-readable -H',
-      valued: '--output-format -o --namespace-id -n --log-entries -e',
-      operands: device,
-    }),
+  udevadm: [
+    { verb: 'settle', options: '--timeout=' },
+    { verb: 'info', options: '--export-db --query= --name= --path= --property= --json=' },
+  ],
+  nvme: ['list', 'smart-log', 'id-ctrl', 'id-ns'].map(
+    (verb): Form => ({ verb, options: '--output-format= --namespace-id=', operands: device }),
   ),
   smartctl: [
-    {
-      flags:
-        '-a --all -i --info -H --health -A --attributes -x --xall -j --json --json=c -c --capabilities --scan --scan-open',
-      valued: '-d --device -n --nocheck -l --log',
-      operands: device,
-    },
+    { options: '--all --info --health --attributes --xall --json --device= --nocheck=', operands: device },
   ],
-  losetup: [
-    {
-      must: '--list -l --all -a',
-      flags: '--list -l --all -a --json -J --noheadings -n --raw',
-      valued: '--output -O',
-      operands: device,
-    },
-  ],
-  swapon: [
-    {
-      must: '--show --show=NAME,TYPE,SIZE',
-      flags: '--show --show=NAME,TYPE,SIZE --bytes --noheadings --raw',
-    },
-  ],
+  losetup: [{ must: '--list', options: '--json --all --noheadings --raw --output=', operands: device }],
   getent: [
-    { verb: ['passwd'], operands: word },
-    { verb: ['group'], operands: word },
+    { verb: 'passwd', operands: word },
+    { verb: 'group', operands: word },
   ],
-  getenforce: [{}],
-  selinuxenabled: [{}],
-  matchpathcon: [{ flags: '-n -V', operands: path }],
-  lsinitramfs: [{ flags: '-l', operands: path }],
-  lsinitrd: [{ valued: '--file -f', operands: path }],
+  matchpathcon: [{ options: '-V -n', operands: path }],
 }
 
-const words = (list: string | undefined): readonly string[] => list?.split(' ') ?? []
+const words = (list = ''): readonly string[] => list.split(' ').filter((one) => one !== '')
 
-function fits(args: readonly string[], { verb = [], flags, valued, must, operands }: Form): boolean {
-  if (!verb.every((one, index) => args[index] === one)) return false
-  const [plain, taking, needed] = [words(flags), words(valued), words(must)]
-  if (must !== undefined && !args.some((arg) => needed.includes(arg))) return false
-  let onlyOperands = false
-  for (let at = verb.length; at < args.length; at += 1) {
+function fits(args: readonly string[], { verb, options, must, operands }: Form): boolean {
+  const first = words(verb)
+  if (!first.every((one, at) => args[at] === one)) return false
+  const [known, needed] = [words(options), words(must)]
+  let isFound = must === undefined
+  for (let at = first.length; at < args.length; at += 1) {
     const arg = args[at] ?? ''
-    if (!onlyOperands && arg.startsWith('-')) {
-      if (arg === '--') onlyOperands = true
-      else if (taking.includes(arg)) at += 1
-      else if (
-        !plain.includes(arg) &&
-        !(arg.includes('=') && taking.includes(arg.slice(0, arg.indexOf('='))))
-      )
-        return false
-      if (at >= args.length) return false
-    } else if (!operands?.test(arg) && !needed.includes(arg)) return false
+    if (arg === '--') return isFound && args.slice(at + 1).every((one) => operands?.test(one) ?? false)
+    if (needed.includes(arg)) isFound = true
+    else if (known.includes(`${arg}=`)) {
+      // The value is the next argument, whatever it looks like.
+      at += 1
+      if (at === args.length) return false
+    } else if (arg.startsWith('-')) {
+      const [, name] = /^(--[\w-]+=)/.exec(arg) ?? []
+      if (!known.includes(name ?? arg)) return false
+    } else if (!operands?.test(arg)) return false
   }
-  return true
+  return isFound
 }
 
 /** Whether this argv is known to change nothing: only exact options of known programs pass, so what is new is refused. */
-export const onlyReads = ([program, ...args]: Argv): boolean =>
-  ['/usr/bin', '/usr/sbin'].includes(dirname(program)) &&
-  program === `${dirname(program)}/${basename(program)}` &&
-  (Object.hasOwn(forms, basename(program)) ? (forms[basename(program)] ?? []) : []).some((form) =>
-    fits(args, form),
-  )
+export function onlyReads([program, ...args]: Argv): boolean {
+  const [, name] = /^\/usr\/s?bin\/([\w-]+)$/.exec(program) ?? []
+  if (name === undefined || !Object.hasOwn(forms, name)) return false
+  return forms[name]?.some((form) => fits(args, form)) ?? false
+}
