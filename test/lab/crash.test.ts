@@ -66,6 +66,8 @@ async function endAt(guest: Guest, one: Case, keys: readonly string[]): Promise<
   await apply.ended
 }
 
+t.setTimeout(0)
+
 t.test('every crash converges to the same end', async (t) => {
   await using guest = await bootGuest({
     prepared: true,

@@ -226,6 +226,8 @@ const provocations: readonly Provocation[] = [
 
 const full = process.env.GARRISON_LAB_FULL !== undefined
 
+t.setTimeout(0)
+
 t.test('every refusal: named, and not a byte written', async (t) => {
   const drives: readonly DriveOptions[] = serials.map((serial) => ({ serial, sizeBytes, model: 'virtio' }))
   await using guest = await bootGuest({ prepared: true, snapshots: true, drives })
