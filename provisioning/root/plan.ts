@@ -11,7 +11,7 @@ import { growStdin, type Partition, type PartitionTable, sfdiskGrow, tableJson }
 const MiB = 2 ** 20
 
 /** Room up to this is not worth a step: alignment, block groups and LVM's metadata leave some MiB that nothing can use. */
-export const slackBytes = 16 * MiB
+const slackBytes = 16 * MiB
 
 const growable = ['ext4', 'xfs', 'btrfs']
 
