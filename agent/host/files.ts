@@ -28,7 +28,9 @@ const codeOf: Readonly<Record<string, ProblemCode>> = {
 
 /** The error number's name of a failed call (`ENOSPC`), or undefined when the value is no such error. */
 export const errnoOf = (error: unknown): string | undefined =>
-  error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
+  error instanceof Error && 'code' in error && /^E(?!RR_)[A-Z0-9]+$/.test(String(error.code))
+    ? String(error.code)
+    : undefined
 
 /** A failed write as a HostError: `file.no-space`, `file.read-only`, `file.exists` or `file.unwritable`. */
 function fileError(doing: string, path: string, cause: unknown): HostError {

@@ -185,8 +185,8 @@ export class LinuxHost implements HostReader {
   async mountTables(): Promise<readonly MountTable[]> {
     const own = await orThrow('/proc/self/ns/mnt', readlink('/proc/self/ns/mnt'))
     const tables = new Map<string, MountTable>()
-    const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number)
-    for (const pid of [process.pid, ...pids]) {
+    const pids = (await readdir('/proc')).flatMap((name) => (/^\d+$/.test(name) ? Number(name) : []))
+    for (const pid of [process.pid, ...pids.sort((a, b) => a - b)]) {
       const namespace = await orNull(`/proc/${pid}/ns/mnt`, readlink(`/proc/${pid}/ns/mnt`))
       if (namespace === null || tables.has(namespace)) continue
       const mountinfo = await this.#mountinfo(pid)
