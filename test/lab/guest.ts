@@ -1,6 +1,6 @@
 // A booted lab guest: QEMU by QMP, the host inside it by ssh, and its drives by their files.
 import { EventEmitter } from 'node:events'
-import { copyFile, mkdtemp, open, readFile, rm } from 'node:fs/promises'
+import { copyFile, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { createConnection, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -102,7 +102,7 @@ interface Drive {
 }
 
 /** At most this many guests run on a machine at once: each keeps more than one core busy, and CI has two. */
-const slots = 2
+const slots = Number(process.env.GARRISON_LAB_GUESTS ?? 2)
 
 /** PCI Express ports for drives; each takes one, and one can be plugged into any that is free. */
 const ports = 16
@@ -138,10 +138,22 @@ async function takeSlot(progress: (line: string) => void): Promise<Lock> {
   const deadline = performance.now() + 3_600_000
   for (let told = false; performance.now() < deadline; told = true) {
     for (let index = 0; index < slots; index++) {
-      const lock = await takeLock(join(cacheDirectory(), `slot-${index}`), false)
-      if (lock) return lock
+      const path = join(cacheDirectory(), `slot-${index}`)
+      const lock = await takeLock(path, false)
+      if (!lock) continue
+      await writeFile(path, `pid ${process.pid}, ${process.argv.slice(1).join(' ')}\n`)
+      return lock
     }
-    if (!told) progress(`waiting until one of the ${slots} guests on this machine has ended`)
+    if (!told) {
+      const holders = await Promise.all(
+        Array.from({ length: slots }, (_, index) =>
+          readFile(join(cacheDirectory(), `slot-${index}`), 'utf8'),
+        ),
+      )
+      progress(
+        `waiting for one of ${slots} guests on this machine to end:\n  ${holders.join('  ').trimEnd()}`,
+      )
+    }
     await pause(500)
   }
   throw new Error(`${slots} other guests have been running on this machine for an hour`)

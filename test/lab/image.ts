@@ -107,8 +107,9 @@ line="UUID=$(blkid -s UUID -o value /dev/vdb1) / ext4 errors=remount-ro 0 1"`,
   'xfs-lvm': `mkfs.vfat -n ESP /dev/vdb2
 mkfs.xfs -q -L boot /dev/vdb3
 pvcreate -q /dev/vdb5
-vgcreate -q rocky /dev/vdb5
-lvcreate -q -l 100%FREE -n root rocky
+# The stage is read-only, and LVM makes no change that it cannot archive.
+vgcreate --config 'backup { backup=0 archive=0 }' -q rocky /dev/vdb5
+lvcreate --config 'backup { backup=0 archive=0 }' -q -l 100%FREE -n root rocky
 mkfs.xfs -q -L root /dev/rocky/root
 mount /dev/rocky/root /mnt
 mkdir /mnt/boot
