@@ -63,6 +63,13 @@ export interface View {
   readonly document: ProblemReport | null
 }
 
+/** What an apply is asked to do. `instead` is planned in the place of the resource with its id. */
+export interface AskedApply {
+  readonly allow: Risk
+  readonly only?: string | undefined
+  readonly instead?: Resource
+}
+
 /** What a verb may use. `signal` aborts when the caller left or the process must go. */
 export interface Context {
   readonly hostname: string
@@ -72,7 +79,7 @@ export interface Context {
   /** `fresh`: the observation begins after this call. `file`: plan for this document. */
   look(options: { readonly fresh: boolean; readonly file?: string | undefined }): Promise<View>
   /** Lines of one apply; throws `apply.locked`, `desired.missing`, `desired.invalid` before the first. */
-  apply(request: { readonly allow: Risk; readonly only?: string | undefined }): AsyncGenerator<ApplyEvent>
+  apply(asked: AskedApply): AsyncGenerator<ApplyEvent>
   /** Lets the apply of this process stop after the step in hand; false when there is none. */
   stop(): boolean
   applying(): Promise<Pick<LockHolder, 'who' | 'sinceMs'> | null>
@@ -171,15 +178,10 @@ export function contextsOf(parts: Parts): (who: string, signal: AbortSignal) => 
     return next
   }
 
-  async function* apply(
-    who: string,
-    request: { allow: Risk; only?: string | undefined },
-    signal: AbortSignal,
-  ) {
+  async function* apply(who: string, { allow, only: onlyName, instead }: AskedApply, signal: AbortSignal) {
     const { desired, digest } = await parts.document()
     const instance = await parts.instance()
-    const { allow } = request
-    const only = request.only === undefined ? {} : { only: request.only }
+    const only = onlyName === undefined ? {} : { only: onlyName }
     const lock = await parts.lock(who)
     const controller = new AbortController()
     applying = { who, sinceMs: clock(), stop: () => controller.abort() }
@@ -187,7 +189,7 @@ export function contextsOf(parts: Parts): (who: string, signal: AbortSignal) => 
       const id = `${new Date(clock()).toISOString().replace(/[-:]|\.\d+/g, '')}-${process.pid}`
       yield { event: 'started' as const, apply: id, who, allow, ...only }
       const events = converge({
-        resources,
+        resources: resources.map((one) => (one.id === instead?.id ? instead : one)),
         reader,
         performer,
         journal,
@@ -230,7 +232,7 @@ export function contextsOf(parts: Parts): (who: string, signal: AbortSignal) => 
       // Another caller may have begun to look while the document was read.
       return afterThis()
     },
-    apply: (request) => apply(who, request, signal),
+    apply: (asked) => apply(who, asked, signal),
     stop() {
       applying?.stop()
       return applying !== null

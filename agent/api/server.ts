@@ -155,7 +155,7 @@ export async function serve({ doorways, contextFor, load, log, idleMs }: Serving
   }
   const watchIdle = () => {
     clearTimeout(idle)
-    if (connections === 0) idle = setTimeout(stop, idleMs)
+    if (connections === 0 && !ending.signal.aborted) idle = setTimeout(stop, idleMs)
   }
 
   async function respond(door: Doorway['door'], request: IncomingMessage, response: ServerResponse) {

@@ -217,6 +217,35 @@ export const VERBS = {
       drive: 'as in garrison/drives/1, with every fact that was observed',
     },
   },
+  'drives replace': {
+    brief: 'put a new drive in the place of a failed one',
+    help: 'Performs what the kernel needs for it, as apply does: a failed member is taken out and the new drive takes its place; a member that still works is copied first, so that the array stays redundant, which needs --allow disruptive. Refused unless the new drive is blank, free and large enough. Once the copy is whole, the same command takes the old drive out.',
+    examples: [
+      ['garrison drives replace AWS1A…03 AWS1A…09', 'a failed drive by a new one'],
+      ['garrison drives replace nvme2n1 nvme4n1 --allow disruptive', 'a drive that still works'],
+    ],
+    operands: {
+      old: {
+        kind: 'drive',
+        placeholder: 'OLD',
+        brief: 'serial or name of the member; its whole serial when it is gone',
+        required: true,
+      },
+      new: { kind: 'drive', placeholder: 'NEW', brief: 'serial or name of the new drive', required: true },
+    },
+    flags: {
+      allow: {
+        ...allow,
+        choices: ['safe', 'disruptive'],
+        doors: {},
+        brief: 'safe (the default) or disruptive',
+      },
+    },
+    door: 'operate',
+    schema: 'garrison/replace/1',
+    json: applyLines,
+    streams: true,
+  },
   journal: {
     brief: 'show what was done to the host, by whom and why',
     help: 'Prints one line per entry, oldest first; --json gives each entry whole, with the arguments that ran, how long they took and the last lines of their errors. Damaged lines are named and skipped.',

@@ -49,18 +49,21 @@ export type ApplyLine =
       readonly findings: readonly Finding[]
     }
 
-function leftOf(left: Leftover, assessments: readonly Assessment[]): Left {
+/** The command that performs a step of this risk of this resource. */
+type CommandFor = (risk: Risk, resource: string) => string
+
+function leftOf(left: Leftover, assessments: readonly Assessment[], commandFor: CommandFor): Left {
   const step = assessments
     .find(({ resource }) => resource === left.resource)
     ?.steps.find((one) => stepKey(one) === left.key)
   return {
     ...left,
     ...(step?.blocked && { blocked: step.blocked }),
-    ...(step && left.reason === 'risk' && { command: `${applyCommand(step.risk)} --only ${left.resource}` }),
+    ...(step && left.reason === 'risk' && { command: commandFor(step.risk, left.resource) }),
   }
 }
 
-function lineOf(event: ApplyEvent): ApplyLine {
+function lineOf(event: ApplyEvent, commandFor: CommandFor): ApplyLine {
   switch (event.event) {
     case 'assessed':
       return {
@@ -83,7 +86,7 @@ function lineOf(event: ApplyEvent): ApplyLine {
       const { assessments, left, ...rest } = event
       return {
         ...rest,
-        left: left.map((one) => leftOf(one, assessments)),
+        left: left.map((one) => leftOf(one, assessments, commandFor)),
         findings: assessments.flatMap(({ findings }) => findings),
       }
     }
@@ -92,10 +95,20 @@ function lineOf(event: ApplyEvent): ApplyLine {
   }
 }
 
-/** Converges, and tells it line by line. */
-export async function* run(context: Context, { allow, only }: Args<'apply'>): AsyncGenerator<ApplyLine> {
-  for await (const event of context.apply({ allow: allow ?? 'safe', only })) yield lineOf(event)
+/** The events of an apply as lines of an answer. */
+export async function* linesOf(
+  events: AsyncIterable<ApplyEvent>,
+  commandFor: CommandFor,
+): AsyncGenerator<ApplyLine> {
+  for await (const event of events) yield lineOf(event, commandFor)
 }
+
+/** Converges, and tells it line by line. */
+export const run = (context: Context, { allow, only }: Args<'apply'>): AsyncGenerator<ApplyLine> =>
+  linesOf(
+    context.apply({ allow: allow ?? 'safe', only }),
+    (risk, resource) => `${applyCommand(risk)} --only ${resource}`,
+  )
 
 const keyColumn = 16
 
@@ -104,7 +117,7 @@ function stepFailedText(
   { key, problem, durationMs }: Extract<ApplyLine, { event: 'step-failed' }>,
 ) {
   const { code, message, remedy, details } = problem
-  const said = details?.stderrTail
+  const said = (details?.outcome as { stderrTail?: unknown } | undefined)?.stderrTail
   return [
     withTail(
       paragraph(key, `${code}: ${message}`, keyColumn),

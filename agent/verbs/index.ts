@@ -18,6 +18,7 @@ const served = {
   why: () => import('./why.ts'),
   drives: () => import('./drives.ts'),
   'drives show': () => import('./drives-show.ts'),
+  'drives replace': () => import('./drives-replace.ts'),
   journal: () => import('./journal.ts'),
   stop: () => import('./stop.ts'),
 }

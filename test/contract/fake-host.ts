@@ -1,0 +1,104 @@
+// A host for the doors: two resources over one file, steps that take their time, the real journal and the real lock.
+
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Parts } from '../../agent/api/context.ts'
+import { lockHolder, takeLock } from '../../agent/host/lock.ts'
+import { Journal } from '../../agent/journal/journal.ts'
+import type { HostReader, Performer } from '../../provisioning/host.ts'
+import { HostError } from '../../provisioning/problem.ts'
+import type { Resource, Risk, Step } from '../../provisioning/resource.ts'
+
+/** The world: names of things done; which steps there are, what they risk and how long they take. */
+export interface World {
+  done: string[]
+  readonly wanted: readonly { readonly name: string; readonly risk: Risk; readonly takesMs: number }[]
+  readonly observationMs: number
+  /** What `describe` says: text of the host. */
+  readonly summary: string
+  readonly unreadable?: boolean
+}
+
+const worldPath = (folder: string): string => join(folder, 'world.json')
+
+/** Reads the world of a folder. */
+export const readWorld = (folder: string): World => JSON.parse(readFileSync(worldPath(folder), 'utf8'))
+
+/** Makes the world of a folder. */
+export function writeWorld(folder: string, world: Partial<World>): void {
+  mkdirSync(folder, { recursive: true })
+  const whole: World = { done: [], wanted: [], observationMs: 0, summary: 'as it is', ...world }
+  writeFileSync(worldPath(folder), JSON.stringify(whole))
+}
+
+const stepsOf = ({ done, wanted }: World): readonly Step[] =>
+  wanted
+    .filter(({ name }) => !done.includes(name))
+    .map(({ name, risk, takesMs }) => ({
+      id: 'array.make',
+      subject: name,
+      summary: `make ${name}`,
+      risk,
+      because: [{ path: `array.${name}`, desired: true, observed: false, why: 'host.yaml:3' }],
+      actions: [{ kind: 'run', argv: ['/usr/bin/make', name], deadlineMs: takesMs }],
+    }))
+
+/** The parts of a host that keeps its world, its journal and its lock in `folder`. `looks` counts observations. */
+export function fakeParts(folder: string): Parts & { readonly looks: () => number } {
+  let looks = 0
+  const journal = new Journal(join(folder, 'journal'))
+  const lockPath = join(folder, 'apply.lock')
+  const array: Resource<World> = {
+    id: 'array',
+    needs: [],
+    declared: () => true,
+    async observe() {
+      looks += 1
+      const world = readWorld(folder)
+      await delay(world.observationMs)
+      if (world.unreadable) throw new HostError('host.denied', 'the array may not be read')
+      return world
+    },
+    plan: stepsOf,
+    check: () => [],
+    describe: ({ summary }) => summary,
+  }
+  const reader = {
+    lockHolder: () => lockHolder(lockPath),
+    unfinishedSteps: () => journal.unfinishedSteps(),
+  } as HostReader
+  const performer: Performer = {
+    async perform(action) {
+      if (action.kind !== 'run') throw new Error(`not simulated: ${action.kind}`)
+      await delay(action.deadlineMs)
+      const name = action.argv[1] ?? ''
+      if (name === 'broken')
+        throw new HostError('action.failed', 'make ended with 2', {
+          details: { outcome: { stderrTail: 'make: *** [broken] Error 2' } },
+        })
+      const world = readWorld(folder)
+      writeWorld(folder, { ...world, done: [...world.done, name] })
+      return { kind: 'run', summary: action.argv.join(' '), durationMs: action.deadlineMs, exit: 0 }
+    },
+    claim: (_, work) => work(),
+  }
+  return {
+    resources: [array as Resource],
+    reader,
+    performer,
+    journal,
+    documentFolder: folder,
+    async document() {
+      const path = join(folder, 'host.yaml')
+      if (!existsSync(path)) throw new HostError('desired.missing', `there is no ${path}`)
+      return { desired: { version: 1, host: {}, sources: {} }, digest: readFileSync(path, 'utf8') }
+    },
+    lock: (who) => takeLock(lockPath, who, Date.now()),
+    instance: async () => 'i-0',
+    hostname: 'fake-h07',
+    version: '0.0.0',
+    clock: Date.now,
+    looks: () => looks,
+  }
+}
