@@ -1,14 +1,11 @@
 // ext4: the argv of mkfs.ext4 and resize2fs (e2fsprogs >= 1.46).
 
-import type { Geometry } from './observe.ts'
+import type { Making } from './observe.ts'
 
 const blockBytes = 4096
 
 /** Makes an ext4, over whatever is there (-F), without discarding blank drives; stride and stripe width are in blocks. */
-export const mkfsExt4 = (
-  device: string,
-  { name, uuid, geometry }: { name: string; uuid: string; geometry: Geometry | null },
-): [string, ...string[]] => {
+export const mkfsExt4 = (device: string, { name, uuid, geometry }: Making): [string, ...string[]] => {
   const stride = geometry === null ? 0 : geometry.chunkBytes / blockBytes
   const aligned = geometry === null ? '' : `,stride=${stride},stripe_width=${stride * geometry.dataMembers}`
   return [

@@ -30,6 +30,14 @@ export interface Geometry {
   readonly dataMembers: number
 }
 
+/** What a filesystem is made with. */
+export interface Making {
+  readonly name: string
+  readonly uuid: string
+  readonly geometry: Geometry | null
+  readonly sizeBytes: number
+}
+
 /** The array that the group stands on. */
 export interface ArrayDevice {
   readonly path: string
@@ -148,9 +156,10 @@ async function observeGeometry(reader: HostReader, kernelName: string): Promise<
   if (parity === undefined) return null
   const members = await readNumber(reader, `${md}/raid_disks`)
   const chunkBytes = await readNumber(reader, `${md}/chunk_size`)
-  // The low byte of a raid10 layout is its number of near copies (md(4)).
-  const copies = level === 'raid10' ? (await readNumber(reader, `${md}/layout`)) & 0xff : 1
-  return { chunkBytes, dataMembers: members % copies === 0 ? members / copies : members - parity }
+  if (level !== 'raid10') return { chunkBytes, dataMembers: members - parity }
+  // The low byte of a raid10 layout is its number of near copies (md(4)); the kernel counts odd ones as without copies.
+  const copies = (await readNumber(reader, `${md}/layout`)) & 0xff
+  return { chunkBytes, dataMembers: members % copies === 0 ? members / copies : members }
 }
 
 async function observeArray(reader: HostReader, name: string, lvm: Lvm): Promise<ArrayDevice | null> {

@@ -398,14 +398,18 @@ function placeObjection(subject: Subject, place: MountPlace, fill: boolean): Blo
 
 /** Makes the filesystem; where the folder to mount over has content, copies that onto it too. */
 function formatStep(subject: Subject, place: MountPlace, comesAfter: readonly string[]): Step {
-  const { volume, want, desired, geometry, arrayKnown } = subject
+  const { volume, want, desired, group, geometry, arrayKnown } = subject
   const { name, device, logical, signature, ownUuid } = volume
+  // Before the group is there, a forecast for a volume that is not tiny.
+  const forecastBytes =
+    group === undefined ? Number.POSITIVE_INFINITY : wantedExtents(subject, group) * group.extentBytes
+  const size = logical?.sizeBytes ?? forecastBytes
   const fill = want.onContent === 'move' && place.folder !== null && place.folder.length > 0
   const stage = stagePath(name)
   const mkfs = want.filesystem === 'xfs' ? mkfsXfs : mkfsExt4
   const retag = ['/usr/sbin/lvchange', '--deltag', unformattedTag] as const
   const actions = [
-    run(mkfs(device, { name, uuid: ownUuid, geometry }), 10 * minuteMs),
+    run(mkfs(device, { name, uuid: ownUuid, geometry, sizeBytes: size }), 10 * minuteMs),
     ...(fill
       ? [
           { kind: 'folder', path: stage, mode: 0o700 } as const,
@@ -433,8 +437,8 @@ function formatStep(subject: Subject, place: MountPlace, comesAfter: readonly st
       : [run([...retag, '--', lvmName(subject)])]),
   ]
   const tooSmall =
-    logical !== null && want.filesystem === 'xfs' && logical.sizeBytes < smallestXfsBytes
-      ? blocked('volumes.no-room', `${name} has ${formatBytes(logical.sizeBytes)}, xfs needs 300.0 MiB`)
+    want.filesystem === 'xfs' && size < smallestXfsBytes
+      ? blocked('volumes.no-room', `${name} has ${formatBytes(size)}, xfs needs 300.0 MiB`)
       : null
   const marked =
     signature !== null && signature.uuid !== ownUuid
@@ -507,8 +511,8 @@ function mountSteps(subject: Subject, place: MountPlace, comesAfter: readonly st
         ...(deviceText === unit.deviceText
           ? []
           : [{ kind: 'write', path: unit.devicePath, content: unit.deviceText, mode: 0o644 } as const]),
-        run(['/usr/bin/systemctl', 'daemon-reload']),
-        ...(enabled ? [] : [run(['/usr/bin/systemctl', 'enable', '--', unit.name])]),
+        // To enable is to reload too, and a reload takes seconds.
+        run(['/usr/bin/systemctl', ...(enabled ? ['daemon-reload'] : ['enable', '--', unit.name])]),
         ...(mounted ? [] : [run(['/usr/bin/systemctl', 'start', '--', unit.name], 7 * minuteMs)]),
       ],
       ...(objection !== null && { blocked: objection }),

@@ -73,15 +73,23 @@ t.test('mkfs is told the geometry, the label is cut, nothing is discarded', asyn
   const geometry = { chunkBytes: 512 * 1024, dataMembers: 3 }
   const name = 'a_very_long_volume_name'
   t.equal(
-    mkfsXfs('/dev/g/v', { name, uuid, geometry }).join(' '),
+    mkfsXfs('/dev/g/v', { name, uuid, geometry, sizeBytes: 2 ** 40 }).join(' '),
     `/usr/sbin/mkfs.xfs -f -K -m uuid=${uuid} -L a_very_long_ -d su=512k,sw=3 -l su=8b -- /dev/g/v`,
   )
   t.equal(
-    mkfsExt4('/dev/g/v', { name, uuid, geometry }).join(' '),
+    mkfsExt4('/dev/g/v', { name, uuid, geometry, sizeBytes: 2 ** 40 }).join(' '),
     `/usr/sbin/mkfs.ext4 -F -q -b 4096 -E nodiscard,stride=128,stripe_width=384 -U ${uuid} -L a_very_long_volu -- /dev/g/v`,
   )
-  t.notMatch(mkfsXfs('/dev/g/v', { name, uuid, geometry: null }), ['-d'])
-  t.match(mkfsExt4('/dev/g/v', { name, uuid, geometry: null }).join(' '), ' -E nodiscard -U')
+  t.notMatch(
+    mkfsXfs('/dev/g/v', { name, uuid, geometry, sizeBytes: 400 * 2 ** 20 }),
+    ['-d'],
+    'no group of a small striped xfs would hold the log',
+  )
+  t.notMatch(mkfsXfs('/dev/g/v', { name, uuid, geometry: null, sizeBytes: 2 ** 40 }), ['-d'])
+  t.match(
+    mkfsExt4('/dev/g/v', { name, uuid, geometry: null, sizeBytes: 2 ** 40 }).join(' '),
+    ' -E nodiscard -U',
+  )
 })
 
 t.test('a mount unit', async (t) => {
