@@ -159,7 +159,7 @@ export async function serve({ doorways, contextFor, load, log, idleMs }: Serving
   }
 
   async function respond(door: Doorway['door'], request: IncomingMessage, response: ServerResponse) {
-    const { pathname } = new URL(request.url ?? '/', 'http://garrison')
+    const [pathname = '/'] = request.url?.split('?') ?? []
     if (request.method !== 'POST')
       throw new HostError('request.invalid', `${request.method} ${pathname}: every verb is a POST`, {
         details: { verb: '' },

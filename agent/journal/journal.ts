@@ -174,32 +174,6 @@ const sizeOf = async (path: string): Promise<number> => (await statOrNull(path))
 const endedBefore = async (path: string, ms: number): Promise<boolean> =>
   ((await statOrNull(path))?.mtimeMs ?? 0) < ms
 
-/** Reads the journal, oldest first; damaged lines are named where they lie and cost no other. Errors: `host.denied`, `host.unreadable`. */
-export async function* readJournal(
-  folder: string,
-  { sinceMs = 0, follow }: JournalQuery = {},
-): AsyncGenerator<JournalRecord, void, void> {
-  let position: Position = { number: 0, offset: 0, line: 1 }
-  for (;;) {
-    const numbers = (await fileNumbers(folder)).filter((number) => number >= position.number)
-    for (const number of numbers) {
-      const isLast = number === numbers.at(-1)
-      if (position.number !== number) position = { number, offset: 0, line: 1 }
-      if (!isLast && position.offset === 0 && (await endedBefore(join(folder, nameOf(number)), sinceMs)))
-        continue
-      // Only the last file can have a line in the making, and only while somebody follows is it worth waiting for.
-      const reading: Reading = await readOn(folder, position, !isLast || follow === undefined)
-      position = reading.position
-      for (const record of reading.records)
-        if (record.kind === 'damaged' || record.entry.atMs >= sinceMs) yield record
-    }
-    if (follow === undefined || follow.aborted) return
-    await sleep(pollMs, undefined, { signal: follow }).catch((error: unknown) => {
-      if (!follow.aborted) throw error
-    })
-  }
-}
-
 /** The journal of one host, as the composition roots use it. Holds nothing open. */
 export class Journal implements JournalWriter {
   readonly #folder: string
@@ -254,9 +228,31 @@ export class Journal implements JournalWriter {
       )
   }
 
-  /** As `readJournal` of this journal's folder. */
-  read(query: JournalQuery = {}): AsyncGenerator<JournalRecord, void, void> {
-    return readJournal(this.#folder, query)
+  /** Oldest first; damaged lines are named where they lie and cost no other. Errors: `host.denied`, `host.unreadable`. */
+  async *read({ sinceMs = 0, follow }: JournalQuery = {}): AsyncGenerator<JournalRecord, void, void> {
+    let position: Position = { number: 0, offset: 0, line: 1 }
+    for (;;) {
+      const numbers = (await fileNumbers(this.#folder)).filter((number) => number >= position.number)
+      for (const number of numbers) {
+        const isLast = number === numbers.at(-1)
+        if (position.number !== number) position = { number, offset: 0, line: 1 }
+        if (
+          !isLast &&
+          position.offset === 0 &&
+          (await endedBefore(join(this.#folder, nameOf(number)), sinceMs))
+        )
+          continue
+        // Only the last file can have a line in the making, and only while somebody follows is it worth waiting for.
+        const reading: Reading = await readOn(this.#folder, position, !isLast || follow === undefined)
+        position = reading.position
+        for (const record of reading.records)
+          if (record.kind === 'damaged' || record.entry.atMs >= sinceMs) yield record
+      }
+      if (follow === undefined || follow.aborted) return
+      await sleep(pollMs, undefined, { signal: follow }).catch((error: unknown) => {
+        if (!follow.aborted) throw error
+      })
+    }
   }
 
   /**

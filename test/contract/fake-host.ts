@@ -10,10 +10,10 @@ import type { HostReader, Performer } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import type { Resource, Risk, Step } from '../../provisioning/resource.ts'
 
-/** The world: names of things done; which steps there are, what they risk and how long they take. */
+/** The world: names of things done; which steps there are and what they risk. A `held` step goes on only after `letGo`. */
 export interface World {
   done: string[]
-  readonly wanted: readonly { readonly name: string; readonly risk: Risk; readonly takesMs: number }[]
+  readonly wanted: readonly { readonly name: string; readonly risk: Risk; readonly held: boolean }[]
   readonly observationMs: number
   /** What `describe` says: text of the host. */
   readonly summary: string
@@ -21,6 +21,11 @@ export interface World {
 }
 
 const worldPath = (folder: string): string => join(folder, 'world.json')
+
+const goPath = (folder: string, name: string): string => join(folder, `go-${name}`)
+
+/** Lets a held step go on. */
+export const letGo = (folder: string, name: string): void => writeFileSync(goPath(folder, name), '')
 
 /** Reads the world of a folder. */
 export const readWorld = (folder: string): World => JSON.parse(readFileSync(worldPath(folder), 'utf8'))
@@ -35,13 +40,15 @@ export function writeWorld(folder: string, world: Partial<World>): void {
 const stepsOf = ({ done, wanted }: World): readonly Step[] =>
   wanted
     .filter(({ name }) => !done.includes(name))
-    .map(({ name, risk, takesMs }) => ({
+    .map(({ name, risk, held }) => ({
       id: 'array.make',
       subject: name,
       summary: `make ${name}`,
       risk,
       because: [{ path: `array.${name}`, desired: true, observed: false, why: 'host.yaml:3' }],
-      actions: [{ kind: 'run', argv: ['/usr/bin/make', name], deadlineMs: takesMs }],
+      actions: [
+        { kind: 'run', argv: ['/usr/bin/make', name, held ? 'held' : 'at once'], deadlineMs: 60_000 },
+      ],
     }))
 
 /** The parts of a host that keeps its world, its journal and its lock in `folder`. `looks` counts observations. */
@@ -71,15 +78,15 @@ export function fakeParts(folder: string): Parts & { readonly looks: () => numbe
   const performer: Performer = {
     async perform(action) {
       if (action.kind !== 'run') throw new Error(`not simulated: ${action.kind}`)
-      await delay(action.deadlineMs)
-      const name = action.argv[1] ?? ''
+      const [, name = '', how] = action.argv
+      while (how === 'held' && !existsSync(goPath(folder, name))) await delay(10)
       if (name === 'broken')
         throw new HostError('action.failed', 'make ended with 2', {
           details: { outcome: { stderrTail: 'make: *** [broken] Error 2' } },
         })
       const world = readWorld(folder)
       writeWorld(folder, { ...world, done: [...world.done, name] })
-      return { kind: 'run', summary: action.argv.join(' '), durationMs: action.deadlineMs, exit: 0 }
+      return { kind: 'run', summary: action.argv.join(' '), durationMs: 1, exit: 0 }
     },
     claim: (_, work) => work(),
   }

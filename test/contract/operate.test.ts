@@ -13,7 +13,7 @@ import t, { type Test } from 'tap'
 import { contextsOf } from '../../agent/api/context.ts'
 import { type Served, serve } from '../../agent/api/server.ts'
 import { loadServed } from '../../agent/verbs/index.ts'
-import { fakeParts, readWorld, type World, writeWorld } from './fake-host.ts'
+import { fakeParts, letGo, readWorld, type World, writeWorld } from './fake-host.ts'
 
 const main = join(import.meta.dirname, '../../agent/main.ts')
 const silent = pino({ level: 'silent' })
@@ -105,11 +105,11 @@ async function hostOf(t: Test, world: Partial<World>): Promise<Host> {
   return { folder, socket, looks: parts.looks, served }
 }
 
-const step = (name: string, takesMs = 10, risk: World['wanted'][number]['risk'] = 'safe') => ({
-  name,
-  risk,
-  takesMs,
-})
+const step = (name: string, risk: World['wanted'][number]['risk'] = 'safe') => ({ name, risk, held: false })
+const held = (name: string) => ({ ...step(name), held: true })
+
+/** Long enough for a signal or a closed connection to arrive, before what must not happen is looked for. */
+const arrival = () => delay(500)
 
 /** Waits until something is so, at most ten seconds. */
 async function until(what: () => boolean): Promise<void> {
@@ -141,7 +141,7 @@ t.test('the command line', async (t) => {
   })
 
   t.test('leaves what is not allowed, with the command that allows it', async (t) => {
-    const { socket } = await hostOf(t, { wanted: [step('risky', 1, 'disruptive')] })
+    const { socket } = await hostOf(t, { wanted: [step('risky', 'disruptive')] })
     const refused = await garrison(['apply', '--socket', socket('operate')])
     t.equal(refused.exit, 3)
     t.match(refused.stdout, 'garrison apply --allow disruptive --only array')
@@ -187,7 +187,7 @@ t.test('the command line', async (t) => {
   })
 
   t.test('is quiet when its reader has gone', async (t) => {
-    const { socket } = await hostOf(t, { wanted: [step('one', 300)] })
+    const { socket } = await hostOf(t, { wanted: [step('one')] })
     const child = start(['apply', '--json', '--socket', socket('operate')])
     child.stdout?.once('data', () => child.stdout?.destroy())
     const { stderr } = await ended(child)
@@ -235,6 +235,7 @@ t.test('doors', async (t) => {
   t.test('what is no request of ours is refused with a remedy', async (t) => {
     for (const [path, body, status, code] of [
       ['/v1/nothing', '{}', 404, 'request.unknown-verb'],
+      ['//', '', 404, 'request.unknown-verb'],
       ['/', '', 404, 'request.unknown-verb'],
       ['/v1/constructor', '{}', 404, 'request.unknown-verb'],
       ['/v2/status', '{}', 404, 'request.unknown-verb'],
@@ -312,7 +313,7 @@ t.test('looks are shared', async (t) => {
 })
 
 t.test('two applies at once: the second says who holds the lock', async (t) => {
-  const { socket, folder } = await hostOf(t, { wanted: [step('one', 400)] })
+  const { socket, folder } = await hostOf(t, { wanted: [held('one')] })
   const first = garrison(['apply', '--json', '--socket', socket('operate')])
   await until(() => existsSync(join(folder, 'apply.lock')))
   const second = await garrison(['apply', '--socket', socket('admin')], { USER: 'bob' })
@@ -324,15 +325,20 @@ t.test('two applies at once: the second says who holds the lock', async (t) => {
   t.match(second.stderr, 'garrison journal --follow')
   const status = JSON.parse((await post(socket('read'), '/v1/status', '{}')).body)
   t.equal(status.applying.who, 'operate.sock, says alice')
+  letGo(folder, 'one')
   t.equal((await first).exit, 0)
 })
 
 t.test('leaving', async (t) => {
   t.test('Ctrl-C ends the apply after the step in hand', async (t) => {
-    const { socket, folder } = await hostOf(t, { wanted: [step('one', 500), step('two', 500)] })
+    const { socket, folder } = await hostOf(t, { wanted: [held('one'), step('two')] })
     const child = start(['apply', '--socket', socket('operate')])
     const done = ended(child)
-    child.stdout?.once('data', () => child.kill('SIGINT'))
+    child.stdout?.once('data', async () => {
+      child.kill('SIGINT')
+      await arrival()
+      letGo(folder, 'one')
+    })
     const { exit, stdout, stderr } = await done
     t.equal(exit, 2)
     t.match(stderr, /^Stopping after the step in hand/)
@@ -343,21 +349,24 @@ t.test('leaving', async (t) => {
     t.same(readWorld(folder).done, ['one'])
   })
   t.test('a second Ctrl-C leaves at once, and the step still ends', async (t) => {
-    const { socket, folder } = await hostOf(t, { wanted: [step('one', 1000), step('two', 10)] })
+    const { socket, folder } = await hostOf(t, { wanted: [held('one'), step('two')] })
     const child = start(['apply', '--socket', socket('operate')])
     const done = ended(child)
     child.stderr?.once('data', () => child.kill('SIGINT'))
     child.stdout?.once('data', () => child.kill('SIGINT'))
     t.equal((await done).exit, 1)
-    t.same(readWorld(folder).done, [], 'it did not wait')
+    await arrival()
+    letGo(folder, 'one')
     await until(() => readWorld(folder).done.length > 0 && !existsSync(join(folder, 'apply.lock')))
     t.same(readWorld(folder).done, ['one'])
   })
   t.test('a client that is killed stops the apply after the step in hand', async (t) => {
-    const { socket, folder } = await hostOf(t, { wanted: [step('one', 500), step('two', 10)] })
+    const { socket, folder } = await hostOf(t, { wanted: [held('one'), step('two')] })
     const child = start(['apply', '--socket', socket('operate')])
     child.stdout?.once('data', () => child.kill('SIGKILL'))
     await ended(child)
+    await arrival()
+    letGo(folder, 'one')
     await until(() => readWorld(folder).done.length > 0 && !existsSync(join(folder, 'apply.lock')))
     t.same(readWorld(folder).done, ['one'])
     const { stdout } = await garrison(['journal', '--json', '--socket', socket('read')])
@@ -398,7 +407,7 @@ t.test('the process', async (t) => {
     return { child, done }
   }
   t.test('ends the step in hand when it is told to stop', async (t) => {
-    const folder = folderOf({ wanted: [step('one', 500), step('two', 10)] })
+    const folder = folderOf({ wanted: [held('one'), step('two')] })
     const { child, done } = await operate(folder, 60_000)
     const client = start(['apply', '--json', '--socket', join(folder, 'operate.sock')])
     const applied = ended(client)
@@ -408,6 +417,8 @@ t.test('the process', async (t) => {
     })
     await until(() => said.includes('step-started'))
     child.kill('SIGTERM')
+    await arrival()
+    letGo(folder, 'one')
     t.equal((await done).exit, 0)
     const { exit, stdout } = await applied
     t.equal(linesOf(stdout).at(-1).outcome, 'stopped', 'its caller hears the end')
@@ -417,15 +428,21 @@ t.test('the process', async (t) => {
   })
   t.test('leaves when idle, not while somebody follows', async (t) => {
     const folder = folderOf({})
-    const { child, done } = await operate(folder, 300)
-    const follower = start(['journal', '--follow', '--socket', join(folder, 'read.sock')])
-    await delay(1500)
+    const { child, done } = await operate(folder, 1000)
+    const follower = httpRequest({
+      socketPath: join(folder, 'read.sock'),
+      path: '/v1/journal',
+      method: 'POST',
+    })
+    follower.on('error', () => {})
+    follower.end('{"follow":true}')
+    await delay(3000)
     t.equal(child.exitCode, null)
-    follower.kill('SIGKILL')
+    follower.destroy()
     t.equal((await done).exit, 0)
   })
   t.test('is told by the client when it dies', async (t) => {
-    const folder = folderOf({ wanted: [step('one', 2000)] })
+    const folder = folderOf({ wanted: [held('one')] })
     const { child, done } = await operate(folder, 60_000)
     const client = start(['apply', '--socket', join(folder, 'operate.sock')])
     const applied = ended(client)
