@@ -4,6 +4,8 @@ import t from 'tap'
 import { garrison, installGarrison, settle, shapeOf, writeDocument } from './garrison.ts'
 import { bootGuest, defaultDrives } from './guest.ts'
 
+t.setTimeout(0)
+
 t.test(
   'a bare host is settled by the shipped document, stays so over a reboot, and keeps what is not its own',
   async (t) => {
