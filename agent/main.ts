@@ -285,7 +285,7 @@ async function main(argv: readonly string[]): Promise<Exit> {
       'door.refused',
       `${name} needs the root side, and no door of it opens (${asked.closed})`,
     )
-  note(`garrison: no root side (${asked.closed}): asking this host from here`)
+  note(`garrison: no root side (${asked.closed}): looking from here`)
   return runHere(name, args, json)
 }
 

@@ -9,36 +9,49 @@ const serials = `garrison drives --json 2>/dev/null | grep -o '"serial":"[^"]*"'
 
 const single = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`
 
-const flagsOf = (verb: Verb): readonly (readonly [string, Field])[] =>
-  Object.entries({ ...verb.flags, ...commonFlags })
+/** The verbs under a verb: `show` of `drives`. */
+const under = (name: string): readonly (readonly [string, Verb])[] =>
+  shownVerbs().flatMap(([other, verb]) =>
+    other.startsWith(`${name} `) ? [[other.slice(name.length + 1), verb] as const] : [],
+  )
 
-/** Verbs of one word: completion of a second word offers operands and the verbs under a verb alike. */
+const flagsOf = (name: string, verb: Verb): readonly (readonly [string, Field])[] =>
+  Object.entries({
+    ...verb.flags,
+    ...Object.fromEntries(under(name).flatMap(([, { flags }]) => Object.entries(flags))),
+    ...commonFlags,
+  })
+
 const topVerbs = () => shownVerbs().filter(([name]) => !name.includes(' '))
 
-const secondWords = (name: string): readonly string[] =>
-  shownVerbs().flatMap(([other]) => (other.startsWith(`${name} `) ? other.slice(name.length + 1) : []))
+/** What may stand at a place: words, drives, files, or nothing that can be told. */
+type Offer = readonly string[] | 'drive' | 'path' | null
 
-/** What may stand at each operand of a verb: words, drives, files, or nothing that can be told. */
-const operandsOf = (name: string, verb: Verb): readonly (readonly string[] | 'drive' | 'path' | null)[] => {
-  const under = shownVerbs().find(([other]) => other.startsWith(`${name} `))
-  if (under) return [secondWords(name), ...operandsOf(under[0], under[1])]
-  return Object.values(verb.operands).map((field) =>
+const offersOf = ({ operands }: Verb): readonly Offer[] =>
+  Object.values(operands).map((field) =>
     field.kind === 'choice'
       ? field.choices
       : field.kind === 'drive' || field.kind === 'path'
         ? field.kind
         : null,
   )
+
+/** What may stand after a verb, place by place; the words of verbs under it come first. */
+function operandsOf(name: string, verb: Verb): readonly Offer[] {
+  const verbs = under(name)
+  if (verbs.length === 0) return offersOf(verb)
+  const [longest = []] = verbs.map(([, one]) => offersOf(one)).sort((a, b) => b.length - a.length)
+  return [verbs.map(([word]) => word), ...longest]
 }
 
 function bash(): string {
-  const flagCases = Object.entries(
-    Object.fromEntries(
-      shownVerbs()
-        .flatMap(([, verb]) => flagsOf(verb))
-        .map(([name, field]) => [name, field]),
-    ),
-  ).flatMap(([name, field]) => {
+  // bash is told the word before, not its verb: of flags with one name the first verb's, which has the most choices, stands.
+  const flags = new Map(
+    shownVerbs()
+      .flatMap(([name, verb]) => flagsOf(name, verb))
+      .reverse(),
+  )
+  const flagCases = [...flags].flatMap(([name, field]) => {
     if (field.kind === 'switch') return []
     const reply =
       field.kind === 'choice'
@@ -49,7 +62,7 @@ function bash(): string {
     return `    --${name}) COMPREPLY=($(compgen ${reply} -- "$cur")); return ;;`
   })
   const verbCases = topVerbs().map(([name, verb]) => {
-    const flags = flagsOf(verb).map(([flag]) => `--${flag}`)
+    const flags = flagsOf(name, verb).map(([flag]) => `--${flag}`)
     const places = operandsOf(name, verb).map((words, at) => {
       const reply =
         words === 'drive'
@@ -95,7 +108,7 @@ const zshText = (text: string): string =>
   text.replace(/[\\:[\]']/g, (special) => (special === "'" ? '’' : `\\${special}`))
 
 function zsh(): string {
-  const action = (words: readonly string[] | 'drive' | 'path' | null): string => {
+  const action = (words: Offer): string => {
     if (words === 'drive') return '_garrison_drives'
     if (words === 'path') return '_files'
     return words === null ? '' : `(${words.join(' ')})`
@@ -109,7 +122,7 @@ function zsh(): string {
   }
   const cases = topVerbs().map(([name, verb]) => {
     const specs = [
-      ...flagsOf(verb).map(flagSpec),
+      ...flagsOf(name, verb).map(flagSpec),
       ...operandsOf(name, verb).map((words, at) => `'${at + 1}::operand:${action(words)}'`),
     ]
     return `    ${name}) _arguments \\\n      ${specs.join(' \\\n      ')} ;;`
@@ -155,7 +168,7 @@ function fish(): string {
       const list = words === 'drive' ? '(__garrison_drives)' : words.join(' ')
       return `complete -c garrison ${here} -a ${words === 'drive' ? `'${list}'` : fishText(list)}`
     })
-    const flags = flagsOf(verb).map(([flag, field]) => {
+    const flags = flagsOf(name, verb).map(([flag, field]) => {
       const value =
         field.kind === 'switch'
           ? ''

@@ -74,10 +74,10 @@ export function wrap(text: string, width: number): readonly string[] {
 /** A paragraph: `label`, the text from column `indent` on; on a line of its own when the label leaves no room. */
 export function paragraph(label: string, text: string, indent: number): string {
   const lines = wrap(text, columns - indent).map((line) => ' '.repeat(indent) + line)
-  const room = indent - widthOf(label)
+  const fits = widthOf(label) < indent || (widthOf(label) === indent && /^$| $/.test(label))
   const [first, ...rest] = lines
   if (first === undefined) return label.trimEnd()
-  if (room < 1 && label !== '') return [label.trimEnd(), ...lines].join('\n')
+  if (!fits) return [label.trimEnd(), ...lines].join('\n')
   return [label + first.slice(widthOf(label)), ...rest].join('\n')
 }
 

@@ -96,6 +96,8 @@ const headings = ['drive', 'model', 'serial', 'size', 'verdict'] as const
 /** The most columns that drive, model, serial and size may take, so that a verdict has room beside them. */
 const mostColumns = [10, 20, 12, 8] as const
 
+const remedyColumn = 9
+
 /** The answer in words. */
 export function render({ drives }: Drives, terminal: Terminal): string {
   if (drives.length === 0) return 'No drives.'
@@ -112,12 +114,13 @@ export function render({ drives }: Drives, terminal: Terminal): string {
   const verdictColumn = widths.reduce((sum, width) => sum + width + 2, 0)
   return [
     paint(terminal, 'dim', `${lead(headings.slice(0, -1))}${headings.at(-1)}`),
-    ...drives.flatMap(({ verdict, text, reasons: [headline] }, at) => {
+    ...drives.flatMap(({ verdict, text, reasons }, at) => {
       const what = `${paint(terminal, verdictStyle[verdict], verdict)}: ${text}`
       const row = paragraph(lead(rows[at] ?? []), what, verdictColumn)
-      return headline === undefined || verdict !== 'refused'
-        ? [row]
-        : [row, paragraph('', headline.remedy, 9)]
+      const remedy = reasons[0]?.remedy
+      // The same advice for drives in a row is given once, after the last of them.
+      const said = remedy === undefined || remedy === drives[at + 1]?.reasons[0]?.remedy
+      return said ? [row] : [row, paragraph('', remedy, remedyColumn)]
     }),
   ].join('\n')
 }

@@ -135,7 +135,8 @@ function nextOf(assessments: readonly Assessment[]): Why['next'] {
 }
 
 const driveReasons = ({ name, model, serial, verdict, text, reasons }: JudgedDrive): readonly Reason[] => {
-  const drive = `${name} (${[model, serial && `serial ${serial}`].filter(Boolean).join(', ')})`
+  const known = [model, serial && `serial ${serial}`].filter(Boolean).join(', ')
+  const drive = known === '' ? name : `${name} (${known})`
   if (verdict !== 'refused') return [{ text: `${drive} is ${verdict}: ${text}.` }]
   return reasons.map(({ code, text: why, remedy }, at) => ({
     text: `${at === 0 ? `${drive} is refused, for it` : 'It also'} ${why} (${code}).`,
@@ -208,9 +209,10 @@ const commandColumn = 38
 /** The answer in words. */
 export function render({ reasons, next }: Why, terminal: Terminal): string {
   return [
-    ...reasons.flatMap(({ text, remedy, atMs }) => [
+    ...reasons.flatMap(({ text, remedy, atMs }, at) => [
       paragraph('', atMs === undefined ? text : `${ago(terminal.nowMs - atMs)}: ${text}`, 0),
-      ...(remedy === undefined ? [] : [paragraph('', remedy, 2)]),
+      // The same advice for several reasons is given once, after the last of them.
+      ...(remedy === undefined || remedy === reasons[at + 1]?.remedy ? [] : [paragraph('', remedy, 2)]),
     ]),
     ...next.map(({ command, does }, at) =>
       paragraph(
