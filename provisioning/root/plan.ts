@@ -119,8 +119,8 @@ export function unusedBytes({ devices, volume, filesystem }: ObservedRoot): numb
 
 const deadlineMs = 30 * 60_000
 
-// Resizing needs a writable / and capabilities that the sandbox of the operate service takes away (ext4 asks for
-// CAP_SYS_RESOURCE), so each runs in a unit of its own.
+// Each runs in a unit of its own, which a killed agent does not take with it: lvextend that dies while / is suspended would
+// stop the host.
 const run = (argv: [string, ...string[]], stdin?: string): Action => ({
   kind: 'run',
   argv,
