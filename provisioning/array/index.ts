@@ -13,7 +13,7 @@ export type { Refusal } from './refusals.ts'
 /** md over the unused drives. */
 export const array: Resource<ArrayObserved> = {
   id: 'array',
-  needs: ['software'],
+  needs: [],
   declared: (desired) => desired.array !== undefined,
   observe,
   plan,
