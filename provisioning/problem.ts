@@ -73,10 +73,6 @@ export const PROBLEMS = {
     remedy:
       'See garrison drives for all that is against it; use another, or clear it yourself once you know what is on it.',
   },
-  'array.replace-too-small': {
-    meaning: 'The new drive is smaller than what a member of the array uses.',
-    remedy: 'Use a drive at least as large as the others in garrison drives.',
-  },
   'array.too-few-drives': {
     meaning: 'Too few drives are provably blank and free to make the array of.',
     remedy:

@@ -3,15 +3,12 @@
 import { formatBytes } from '../block/bytes.ts'
 import type { Desired } from '../desired.ts'
 import type { Finding } from '../resource.ts'
-import { findOurs, nameOf } from './drives.ts'
+import { findOurs, nameOf, titleOf } from './drives.ts'
 import { criticalWarnings } from './nvme.ts'
 import type { ArrayObserved, Drive, MdArray } from './observe.ts'
 
 /** A drive that has used this much of what it is made for is worth a replacement in the drawer. */
 const wornPercent = 90
-
-const titleOf = ({ links, kernelName, name }: MdArray): string =>
-  links[0] ? `md/${links[0]}` : name ? `${kernelName} (${name})` : kernelName
 
 /** `24 min`, `3 h 10 min`, `2 d 4 h`: what is left, in words that are not more exact than the kernel's guess. */
 export function duration(minutes: number): string {
@@ -35,6 +32,12 @@ function slots({ raidDevices, members }: MdArray) {
   const active = count('active')
   const wanted = raidDevices ?? active
   return { wanted, active, rebuilding: Math.min(count('rebuilding'), wanted - active) }
+}
+
+/** What the array can still do without, in words. RAID10 is counted as if both copies of a block had gone. */
+function mayFail({ level, raidDevices }: MdArray, lacking: number): string {
+  const tolerance = level === 'raid6' ? 2 : level === 'raid1' ? (raidDevices ?? 1) - 1 : 1
+  return tolerance > lacking ? `${tolerance - lacking} more may fail` : 'the next failure loses data'
 }
 
 function* arrayFindings(array: MdArray, drives: readonly Drive[]): Generator<Finding> {
@@ -78,12 +81,12 @@ function* arrayFindings(array: MdArray, drives: readonly Drive[]): Generator<Fin
       remedy: `Put a blank drive in, then garrison drives replace ${on?.serial ?? name} NEW.`,
     }
   }
-  if (array.active && hasSlots && lacking > 0 && rebuilding < lacking)
+  if (array.active && !array.failed && hasSlots && lacking > 0 && rebuilding < lacking)
     yield {
       code: 'array.degraded',
       severity: 'high',
       subject,
-      text: `${subject} runs with ${working} of ${wanted} members: ${level === 'raid6' && lacking === 1 ? 'one more may fail' : 'the next failure loses data'}`,
+      text: `${subject} runs with ${working} of ${wanted} members: ${mayFail(array, lacking)}`,
       remedy:
         'See garrison drives for the one that is missing; put a blank drive in, then garrison drives replace OLD NEW.',
     }

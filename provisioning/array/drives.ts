@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto'
 import { formatBytes } from '../block/bytes.ts'
 import type { Desired, DesiredArray } from '../desired.ts'
+import type { MdSuperblock } from './mdadm.ts'
 import type { ArrayObserved, Drive, MdArray, UnfinishedArray } from './observe.ts'
 import { contextOf, type Refusal, type RefusalContext, refusals } from './refusals.ts'
 
@@ -57,6 +58,10 @@ export const identityOf = ({ serial, wwn }: Pick<Drive, 'serial' | 'wwn'>): stri
 export const nameOf = ({ name, serial }: Pick<Drive, 'name' | 'serial'>): string =>
   serial === null ? name : `${name} (${serial})`
 
+/** `md/garrison`, or `md127 (data)` when it has no name in /dev/md. */
+export const titleOf = ({ links, kernelName, name }: MdArray): string =>
+  links[0] ? `md/${links[0]}` : name ? `${kernelName} (${name})` : kernelName
+
 /**
  * The UUID of the array of that name over these drives on this host, as mdadm writes it: the same each time it is worked out,
  * so that what a creation left behind when it was cut short is known for ours.
@@ -68,9 +73,8 @@ export function arrayUuid(machineId: string, name: string, identities: readonly 
   return (digest.slice(0, 32).match(/.{8}/g) ?? []).join(':')
 }
 
-/** Whether the kernel has started this array at least once. */
-const hasRun = (drives: readonly Drive[]): boolean =>
-  drives.some(({ superblock }) => (superblock?.events ?? 1) > 0)
+/** Whether the kernel has started this array at least once: only then can there be data on it. */
+const hasRun = ({ events }: MdSuperblock): boolean => (events ?? 1) > 0
 
 function listing(drive: Drive, observed: ArrayObserved, { members }: DesiredArray): string | null {
   if (members === 'unused') return null
@@ -107,8 +111,9 @@ export const leftovers = (
 
 /** UUIDs of arrays that never ran and were made by us: worked out from the drives that would be chosen, or from the journal. */
 export function ownUnfinishedUuids(observed: ArrayObserved, wanted: DesiredArray): readonly string[] {
-  const torn = observed.drives.filter((drive) => drive.superblock?.uuid && !hasRun([drive]))
-  const tentative = torn.flatMap(({ superblock }) => superblock?.uuid ?? [])
+  const tentative = observed.drives.flatMap(({ superblock }) =>
+    superblock?.uuid && !hasRun(superblock) ? superblock.uuid : [],
+  )
   if (tentative.length === 0) return []
   const begun = begunUuids(observed, wanted)
   const { chosen } = choose(observed, wanted, tentative)
@@ -120,12 +125,10 @@ export function ownUnfinishedUuids(observed: ArrayObserved, wanted: DesiredArray
 export function findOurs(observed: ArrayObserved, wanted: DesiredArray): Ours {
   const { arrays, drives, conf } = observed
   const device = `/dev/md/${wanted.name}`
-  const ownTorn = ownUnfinishedUuids(observed, wanted)
   const remembered = conf.remembered?.device === device ? conf.remembered.uuid : null
   const running = arrays.filter(({ active }) => active)
   const stored = drives.filter(
-    ({ superblock }) =>
-      superblock?.uuid && !ownTorn.includes(superblock.uuid) && superblock.role !== 'unknown',
+    ({ superblock }) => superblock?.uuid && superblock.role !== 'unknown' && hasRun(superblock),
   )
   const storedOf = (uuid: string) => stored.filter(({ superblock }) => superblock?.uuid === uuid)
   const of = (uuid: string): Ours => {
@@ -178,13 +181,19 @@ interface Choice {
   readonly refused: ReadonlyMap<Drive, readonly Refusal[]>
 }
 
-/** Judges every drive as if there were no array yet. */
+/** Bytes that a drive must have to take a member's place. */
+const neededBytes = ({ memberKib, dataOffsetSectors }: MdArray): number =>
+  (memberKib ?? Number.POSITIVE_INFINITY) * 1024 + (dataOffsetSectors ?? 0) * 512
+
+/** Judges every drive but the members of an array that runs: for that array, or for a new one. */
 function choose(
   observed: ArrayObserved,
   wanted: DesiredArray,
   ownUnfinished: readonly string[],
   members: ReadonlySet<Drive> = new Set(),
+  running: MdArray | null = null,
 ): Choice {
+  const judgeSizes = (drives: readonly Drive[]) => (running ? byNeed(drives, running) : bySize(drives))
   const base = contextOf(observed, wanted.allow)
   const others: readonly UnfinishedArray[] =
     // A person who lists the drives one by one has decided about them.
@@ -205,20 +214,39 @@ function choose(
   const fit = () =>
     judged.filter((drive) => refused.get(drive)?.length === 0 && isListed(drive, observed, wanted))
 
-  const uuid = arrayUuid(observed.machineId, wanted.name, bySize(fit()).alike.map(identityOf))
+  const uuid = arrayUuid(observed.machineId, wanted.name, judgeSizes(fit()).alike.map(identityOf))
   const foreign = others.filter((one) => one.uuid !== uuid || one.instance !== observed.instance)
   if (foreign.length > 0) for (const drive of judged) judge(drive, foreign)
 
-  const { alike: chosen, unlike } = bySize(fit())
+  const { alike: chosen, unlike } = judgeSizes(fit())
   for (const [drive, message] of unlike) refused.set(drive, [{ code: 'drive.size-unlike', message }])
   return { chosen, refused }
 }
 
-/** The largest group of drives whose sizes differ by at most a hundredth; when two groups are as large, none is right. */
-function bySize(drives: readonly Drive[]): {
+interface Sizes {
   readonly alike: readonly Drive[]
   readonly unlike: ReadonlyMap<Drive, string>
-} {
+}
+
+const byIdentity = (a: Drive, b: Drive): number => compare(identityOf(a), identityOf(b))
+
+/** The drives that are large enough for a running array. */
+function byNeed(drives: readonly Drive[], array: MdArray): Sizes {
+  const needed = neededBytes(array)
+  const small = drives.filter(({ sizeBytes }) => sizeBytes < needed)
+  return {
+    alike: drives.filter((drive) => !small.includes(drive)).sort(byIdentity),
+    unlike: new Map(
+      small.map((drive) => [
+        drive,
+        `is too small (${formatBytes(drive.sizeBytes)}): a member of ${titleOf(array)} needs ${formatBytes(needed)}`,
+      ]),
+    ),
+  }
+}
+
+/** The largest group of drives whose sizes differ by at most a hundredth; when two groups are as large, none is right. */
+function bySize(drives: readonly Drive[]): Sizes {
   const groups: Drive[][] = []
   for (const drive of [...drives].sort((a, b) => a.sizeBytes - b.sizeBytes)) {
     const group = groups.at(-1)
@@ -237,8 +265,7 @@ function bySize(drives: readonly Drive[]): {
         : 'any other'
       return [drive, `is of another size (${formatBytes(drive.sizeBytes)}) than ${than}`] as const
     })
-  const chosen = [...(right ?? [])].sort((a, b) => compare(identityOf(a), identityOf(b)))
-  return { alike: chosen, unlike: new Map(unlike) }
+  return { alike: [...(right ?? [])].sort(byIdentity), unlike: new Map(unlike) }
 }
 
 /** Why so many drives do not make the array, or null. */
@@ -264,7 +291,13 @@ export function selectDrives(observed: ArrayObserved, desired: Desired): Selecti
     ),
   )
   const ownUnfinished = ownUnfinishedUuids(observed, wanted)
-  const { chosen, refused } = choose(observed, wanted, ownUnfinished, members)
+  const { chosen, refused } = choose(
+    observed,
+    wanted,
+    ownUnfinished,
+    members,
+    ours.found === 'running' ? ours.array : null,
+  )
   const wantsMore = ours.found === 'none' && desired.array !== undefined
   const tooFew = wantsMore ? countProblem(chosen.length, wanted) : null
   const verdicts = observed.drives.map((drive): Verdict => {
@@ -328,6 +361,7 @@ function memberText(drive: Drive, ours: Ours): string {
   if (ours.found !== 'running') return ''
   const { array } = ours
   const own = array.members.find((member) => member.drive === drive.name)
-  const title = array.links[0] ? `md/${array.links[0]}` : array.kernelName
-  return own === undefined ? `belongs to ${title}, but is not in it now` : `${own.condition} in ${title}`
+  return own === undefined
+    ? `belongs to ${titleOf(array)}, but is not in it now`
+    : `${own.condition} in ${titleOf(array)}`
 }

@@ -566,14 +566,18 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Arr
       })
   }
 
+  // The private tables of services show the host's mounts again: elsewhere is what the host's own table has not.
   const mounted = new Map<string, { path: string; pid: number | null }[]>()
-  for (const table of tables) {
-    const elsewhere = table !== hostTable && !table.own
+  for (const table of [...tables].sort(
+    (one, other) => Number(other === hostTable) - Number(one === hostTable),
+  )) {
+    const pid = table === hostTable || table.own ? null : table.pid
     for (const mount of parseMountinfo(table.mountinfo))
       for (const name of await devices.ofMount(mount)) {
         const places = mounted.get(name) ?? []
-        if (!places.some(({ path, pid }) => path === mount.mountpoint && (pid === null || elsewhere)))
-          mounted.set(name, [...places, { path: mount.mountpoint, pid: elsewhere ? table.pid : null }])
+        if (pid !== null && places.some((place) => place.pid === null)) continue
+        if (!places.some(({ path }) => path === mount.mountpoint))
+          mounted.set(name, [...places, { path: mount.mountpoint, pid }])
       }
   }
 
@@ -596,9 +600,6 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Arr
     for (const path of use.paths)
       if (path.startsWith('/dev/')) usedDevices.push([use, path, await devices.named(path)])
 
-  const settle = await attempt('udev queue', () =>
-    reader.query(['/usr/bin/udevadm', 'settle', '--timeout=10'], 15_000),
-  )
   const links: (readonly [string, string | null])[] = []
   for (const name of (await reader.list('/dev/md')) ?? [])
     links.push([name, await devices.at(`/dev/md/${name}`)])
@@ -616,26 +617,34 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Arr
       drive.holders.every((holder) => arrayOf(holder)?.active === false) &&
       !drive.arrays.some((name) => arrayOf(name)?.active),
   )
+  // Whether udev has settled matters only where something may be written.
+  const settle =
+    candidates.length === 0
+      ? { exit: 0 }
+      : await attempt('udev queue', () =>
+          reader.query(['/usr/bin/udevadm', 'settle', '--timeout=10'], 15_000),
+        )
   const activity =
     candidates.length === 0
       ? {}
       : ((await attempt('I/O counters', () => reader.ioActivity(candidates.map(({ name }) => name)))) ?? {})
-  const drives: Drive[] = []
-  for (const drive of bare) {
-    const own: Unread[] = []
-    const isCandidate = candidates.includes(drive)
-    drives.push({
-      ...drive,
-      probe: isCandidate ? await probe(reader, drive.path, activity[drive.name] ?? null, own) : null,
-      smart:
-        drive.name.startsWith('nvme') && (isCandidate || drive.arrays.length > 0)
+  const drives = await Promise.all(
+    bare.map(async (drive): Promise<Drive> => {
+      const own: Unread[] = []
+      const isCandidate = candidates.includes(drive)
+      const hasHealth = drive.name.startsWith('nvme') && (isCandidate || drive.arrays.length > 0)
+      return {
+        ...drive,
+        probe: isCandidate ? await probe(reader, drive.path, activity[drive.name] ?? null, own) : null,
+        smart: hasHealth
           ? await collect(own)('health', async () =>
               parseSmartLog(await answerOf(reader, nvmeSmartLog(drive.path))),
             )
           : null,
-      unread: own,
-    })
-  }
+        unread: own,
+      }
+    }),
+  )
   const superblocks = await observeSuperblocks()
   const arrays: MdArray[] = []
   for (const array of mdstat) arrays.push(await observeArray(reader, array, devices, links, system, unread))

@@ -14,6 +14,7 @@ import {
   ownUnfinishedUuids,
   type Selection,
   selectDrives,
+  titleOf,
 } from './drives.ts'
 import { withArray } from './mdadm-conf.ts'
 import type { ArrayObserved, Drive, MdArray } from './observe.ts'
@@ -109,8 +110,6 @@ function createAction(wanted: DesiredArray, { chosen, uuid, unfinished }: Select
   )
 }
 
-const titleOf = ({ links, kernelName }: MdArray): string => (links[0] ? `md/${links[0]}` : kernelName)
-
 /** What mdadm.conf should say, as a step, and the initramfs that takes it along. */
 function remember(
   observed: ArrayObserved,
@@ -186,7 +185,7 @@ const forgetCreating = ({ creating }: ArrayObserved, kernelName: string): readon
 /** Each drive that is no member, and why: what a person needs to know when there are too few. */
 const whyNot = ({ verdicts }: Selection): readonly string[] =>
   verdicts
-    .filter(({ verdict }) => verdict === 'refused')
+    .filter(({ refusals }) => refusals.some(({ code }) => code !== 'drive.count-unlike'))
     .map(({ drive, serial, text }) => `${nameOf({ name: drive, serial })} ${text}`)
 
 function planNew(observed: ArrayObserved, desired: Desired, wanted: DesiredArray, selection: Selection) {
@@ -330,10 +329,6 @@ function planStored(
   return [assemble, ...remember(observed, desired, wanted, { uuid, members }, [stepKey(assemble)])]
 }
 
-/** Bytes that a drive must have to take a member's place. */
-const neededBytes = ({ memberKib, dataOffsetSectors }: MdArray): number =>
-  (memberKib ?? Number.POSITIVE_INFINITY) * 1024 + (dataOffsetSectors ?? 0) * 512
-
 const addStep = (array: MdArray, drive: Drive, reason: Change): Step => ({
   id: 'array.add',
   subject: identityOf(drive),
@@ -390,7 +385,6 @@ function planAdditions(
   }
   const spares = working.length - (array.raidDevices ?? working.length)
   return fit
-    .filter(({ sizeBytes }) => sizeBytes >= neededBytes(array))
     .slice(0, Math.max(0, wanted.spares - spares))
     .map((drive) => addStep(array, drive, because('array.spares', wanted.spares, spares, desired.sources)))
 }
@@ -566,15 +560,6 @@ export function planReplacement(
       blocked(step, 'array.replace-refused', `${nameOf(newer)} ${verdict.text}`, {
         refusals: verdict.refusals.map(({ code, message }) => ({ code, message })),
       }),
-    ]
-  const needed = neededBytes(array)
-  if (newer.sizeBytes < needed)
-    return [
-      blocked(
-        step,
-        'array.replace-too-small',
-        `${nameOf(newer)} has ${newer.sizeBytes} bytes, a member of ${titleOf(array)} needs ${needed}`,
-      ),
     ]
   const working = oldMember !== undefined && isWorking(oldMember)
   return [
