@@ -12,13 +12,16 @@ const plain = (text: string): string =>
     .replaceAll('…', '\\[u2026]')
     .replace(/^([.'])/gm, '\\&$1')
 
+/** A brief of the table as a sentence. */
+const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`
+
 const bold = (text: string): string => `.B ${plain(text)}`
 
 const rows = (fields: Readonly<Record<string, Field>>, label: (name: string, field: Field) => string) =>
   Object.entries(fields).flatMap(([name, field]) => [
     '.TP',
     bold(label(name, field)),
-    `${plain(field.brief)}.`,
+    plain(sentence(field.brief)),
   ])
 
 const placeholderOf = (_: string, field: Field): string => (field.kind === 'switch' ? '' : field.placeholder)
@@ -32,7 +35,7 @@ export function manPage(version: string): string {
     ...rows(verb.flags, flagText),
     ...verb.examples.flatMap(([command, does]) => [
       '.PP',
-      `${plain(does)}:`,
+      plain(sentence(does)),
       '.PP',
       '.EX',
       `    ${plain(command)}`,

@@ -183,7 +183,7 @@ export const VERBS = {
     help: 'A drive is used only when it is proven to be blank and free; every reason against it is named. Serials are shortened in the table; garrison drives show and --json give them whole.',
     examples: [
       ['garrison drives', 'every drive with its verdict'],
-      ['garrison drives show nvme3n1', 'everything that is known of one drive'],
+      ['garrison drives --fresh --json', 'look now; whole serials and every reason, for a script'],
     ],
     operands: {},
     flags: { fresh: { kind: 'switch', brief: 'look now, even if the last look is seconds old' } },
