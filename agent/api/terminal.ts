@@ -71,14 +71,21 @@ export function wrap(text: string, width: number): readonly string[] {
   return line === '' ? lines : [...lines, line]
 }
 
-/** A paragraph: `label`, the text from column `indent` on; on a line of its own when the label leaves no room. */
+/**
+ * A paragraph: `label`, the text from column `indent` on; on a line of its own when the label leaves no room. Where a word is
+ * too long for that column, all of it moves to the left.
+ */
 export function paragraph(label: string, text: string, indent: number): string {
-  const lines = wrap(text, columns - indent).map((line) => ' '.repeat(indent) + line)
-  const fits = widthOf(label) < indent || (widthOf(label) === indent && /^$| $/.test(label))
-  const [first, ...rest] = lines
+  const lines = wrap(text, columns - indent)
+  const at = (left: number) => (line: string) => ' '.repeat(left) + line
+  if (indent > 2 && lines.some((line) => widthOf(line) > columns - indent))
+    return [label.trimEnd(), ...wrap(text, columns - 2).map(at(2))].filter(Boolean).join('\n')
+  const [first, ...rest] = lines.map(at(indent))
   if (first === undefined) return label.trimEnd()
-  if (!fits) return [label.trimEnd(), ...lines].join('\n')
-  return [label + first.slice(widthOf(label)), ...rest].join('\n')
+  const fits = widthOf(label) < indent || (widthOf(label) === indent && /^$| $/.test(label))
+  return (fits ? [label + first.slice(widthOf(label)), ...rest] : [label.trimEnd(), first, ...rest]).join(
+    '\n',
+  )
 }
 
 /** Text with `tail` at the right edge of its last line, or of a line of its own where it does not fit. */
