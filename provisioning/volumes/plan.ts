@@ -130,14 +130,13 @@ function planGroup(observed: ObservedVolumes, desired: Desired, groupName: strin
           ],
         },
       ]
-    // Only what a crash in the middle of vgcreate leaves behind is written over: part of a label, or a label without its group.
-    const torn =
-      array.loose === null ? array.content?.nonZeroAt != null : array.loose.attributes.startsWith('u')
+    // A label that a crash in the middle of vgcreate left behind without its group; LVM itself refuses to write over it.
+    const torn = array.loose?.attributes.startsWith('u')
     return [
       {
         ...step,
         actions: [
-          ...(torn ? [run(['/usr/sbin/pvcreate', '--force', '--force', '--yes', '--', path])] : []),
+          ...(torn ? [run(['/usr/sbin/wipefs', '--all', '--quiet', '--', path])] : []),
           // Should LVM find a signature after all, it asks, and the answer is no.
           run(
             [

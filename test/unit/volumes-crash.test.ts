@@ -217,11 +217,11 @@ function tool(world: World, action: Action): readonly (() => void)[] {
   const last = args.at(-1) ?? ''
   const optionOf = (option: string): string => args[args.indexOf(option) + 1] ?? ''
   switch (program) {
-    case '/usr/sbin/pvcreate':
+    case '/usr/sbin/wipefs':
       return [
         () => {
           if (world.label === 'grouped') throw new Error('in use')
-          world.label = 'orphan'
+          world.label = 'torn'
         },
       ]
     case '/usr/sbin/vgcreate':
