@@ -2,10 +2,8 @@
 import { copyFile, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { Script } from 'node:vm'
 import { build, transform } from 'esbuild'
 import { runTool } from '../test/lab/processes.ts'
-import { chunkLoader } from './chunks.ts'
 
 const language = { platform: 'node', target: `node${process.versions.node}`, logLevel: 'error' } as const
 
@@ -26,28 +24,29 @@ export async function buildExecutable(root: string, work: string): Promise<strin
     )
   }
   const { chunks, inputs } = await bundle(root, work)
-  const assets: Record<string, string> = {}
-  for (const [name, content] of chunks) {
-    assets[name] = name
-    await writeFile(join(work, name), content)
+  for (const [name, code] of chunks) await writeFile(join(work, name), code)
+  for (const name of ['loader', 'rehearsal']) {
+    const entry = fileURLToPath(import.meta.resolve(`./${name}.ts`))
+    await build({ ...language, entryPoints: [entry], bundle: true, outfile: join(work, `${name}.cjs`) })
   }
-  const loader = fileURLToPath(import.meta.resolve('./loader.ts'))
-  await build({ ...language, entryPoints: [loader], bundle: true, outfile: join(work, 'loader.cjs') })
   await copyFile(node, join(work, 'node'))
   // Before the assets go in: afterwards strip would throw them away.
   await runTool(['/usr/bin/strip', '--', join(work, 'node')])
+  // From within, here and below: paths of the machine that builds would end up in the executable.
+  const names = [...chunks.keys()]
+  await runTool(['/usr/bin/env', '-C', work, './node', 'rehearsal.cjs', ...names])
+  const files = names.flatMap((name) => [name, `${name}.cache`])
   const sea = {
     main: 'loader.cjs',
     executable: 'node',
     output: 'garrison',
-    assets,
+    assets: Object.fromEntries(files.map((file) => [file, file])),
     useCodeCache: true,
     disableExperimentalSEAWarning: true,
     // By default NODE_OPTIONS would be obeyed, and root runs this.
     execArgvExtension: 'none',
   }
   await writeFile(join(work, 'sea.json'), JSON.stringify(sea))
-  // From within, since the path of `main` ends up in the executable.
   await runTool(['/usr/bin/env', '-C', work, './node', '--build-sea', 'sea.json'])
   return inputs
 }
@@ -91,13 +90,5 @@ async function bundle(root: string, work: string) {
         : ''
     sources.set(name, `(function (exports, require, module) {${code}${names}\n})`)
   }
-  const scripts = new Map([...sources].map(([name, code]) => [name, new Script(code, { filename: name })]))
-  // Run once, so that the caches hold the functions that run at load; main.js would run a verb.
-  const load = chunkLoader((name) => scripts.get(name) as Script)
-  for (const name of sources.keys()) if (name !== 'main.js') load(`./${name}`)
-  const caches = [...scripts].map(([name, script]) => [`${name}.cache`, script.createCachedData()] as const)
-  return {
-    chunks: new Map<string, string | Buffer>([...sources, ...caches]),
-    inputs: Object.keys(metafile.inputs),
-  }
+  return { chunks: sources, inputs: Object.keys(metafile.inputs) }
 }
