@@ -537,7 +537,19 @@ export function planReplacement(
   const remove: readonly Action[] =
     oldMember?.condition === 'faulty' ? [manage('--remove', `/dev/${oldMember.name}`)] : []
 
+  const working = oldMember !== undefined && isWorking(oldMember)
   if (newMember && isWorking(newMember)) {
+    if (working && newMember.condition === 'active')
+      return [blocked(step, 'array.replace-refused', `${newSerial} is in ${titleOf(array)} already`)]
+    // Added, and cut short before the copy was asked for.
+    if (working && newMember.condition === 'spare' && newMember.slot === null)
+      return [
+        {
+          ...step,
+          risk: 'disruptive',
+          actions: [manage('--replace', `/dev/${oldMember.name}`, '--with', `/dev/${newMember.name}`)],
+        },
+      ]
     // Once the copy is whole the kernel itself marks the old one as faulty.
     if (remove.length === 0) return []
     return [
@@ -561,7 +573,6 @@ export function planReplacement(
         refusals: verdict.refusals.map(({ code, message }) => ({ code, message })),
       }),
     ]
-  const working = oldMember !== undefined && isWorking(oldMember)
   return [
     {
       ...step,
