@@ -91,7 +91,7 @@ t.test('the deadline ends the whole process group, also what ignores SIGTERM', a
   const polite = await sh('sleep 60 & echo $!; wait', { deadlineMs: 300 })
   t.equal(polite.ended, 'deadline')
   t.ok(await gone(Number(polite.stdout)), 'the child of the tool too')
-  t.ok(polite.durationMs < 5000)
+  t.equal(polite.exit, 143, 'SIGTERM was enough')
   const stubborn = await sh('trap "" TERM; (trap "" TERM; sleep 60) & echo $!; sleep 60; sleep 60', {
     deadlineMs: 300,
   })
@@ -102,7 +102,7 @@ t.test('the deadline ends the whole process group, also what ignores SIGTERM', a
 t.test('a daemon that keeps the pipes open does not keep the answer', async (t) => {
   const { ended, exit, stdout, durationMs } = await sh('sleep 60 & echo $!; exit 4')
   t.match({ ended, exit }, { ended: 'exited', exit: 4 })
-  t.ok(durationMs < 10_000)
+  t.ok(durationMs < 50_000)
   t.ok(runs(Number(stdout)), 'what a tool starts on purpose lives on')
   process.kill(Number(stdout), 'SIGKILL')
 })
