@@ -25,9 +25,9 @@ export async function buildExecutable(root: string, work: string): Promise<strin
   }
   const { chunks, inputs } = await bundle(root, work)
   for (const [name, code] of chunks) await writeFile(join(work, name), code)
-  for (const name of ['loader', 'rehearsal']) {
-    const entry = fileURLToPath(import.meta.resolve(`./${name}.ts`))
-    await build({ ...language, entryPoints: [entry], bundle: true, outfile: join(work, `${name}.cjs`) })
+  for (const entry of [import.meta.resolve('./loader.ts'), import.meta.resolve('./rehearsal.ts')]) {
+    const outfile = join(work, `${basename(entry, '.ts')}.cjs`)
+    await build({ ...language, entryPoints: [fileURLToPath(entry)], bundle: true, outfile })
   }
   await copyFile(node, join(work, 'node'))
   // Before the assets go in: afterwards strip would throw them away.
