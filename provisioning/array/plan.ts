@@ -18,6 +18,7 @@ import {
 } from './drives.ts'
 import { withArray } from './mdadm-conf.ts'
 import type { ArrayObserved, Drive, MdArray } from './observe.ts'
+import { isToolMissing } from './refusals.ts'
 
 const mdadm = '/usr/sbin/mdadm'
 const udevadm = '/usr/bin/udevadm'
@@ -182,6 +183,10 @@ const forgetCreating = ({ creating }: ArrayObserved, kernelName: string): readon
     ? [{ kind: 'remove', path: `/run/mdadm/creating-${kernelName}` }]
     : []
 
+/** Fails before anything is written as long as the tool that reads the health of these drives is not installed. */
+const healthGuard = (drives: readonly Drive[]): readonly Action[] =>
+  drives.some(({ unread }) => unread.some(isToolMissing)) ? [run(['/usr/sbin/nvme', 'version'])] : []
+
 /** Each drive that is no member, and why: what a person needs to know when there are too few. */
 const whyNot = ({ verdicts }: Selection): readonly string[] =>
   verdicts
@@ -239,7 +244,7 @@ function planNew(observed: ArrayObserved, desired: Desired, wanted: DesiredArray
   const create: Step = {
     ...step,
     risk: 'safe',
-    actions: [createAction(wanted, selection), named(wanted.name)],
+    actions: [...healthGuard(chosen), createAction(wanted, selection), named(wanted.name)],
     claims: chosen.map(({ path }) => path),
     ...(stops.length > 0 && { after: stops.map(stepKey) }),
     summary: `raid${wanted.level} ${device}, ${members} x ${formatBytes(chosen[0]?.sizeBytes ?? 0)}: ${chosen.map(identityOf).join(', ')}`,
@@ -338,7 +343,10 @@ const addStep = (array: MdArray, drive: Drive, reason: Change): Step => ({
     reason,
     { path: 'array.members', desired: { uuid: array.uuid, members: [memberFacts(drive)] }, observed: null },
   ],
-  actions: [run([mdadm, '--manage', array.path, '--add', drive.path], { stdin: 'n\n' })],
+  actions: [
+    ...healthGuard([drive]),
+    run([mdadm, '--manage', array.path, '--add', drive.path], { stdin: 'n\n' }),
+  ],
   claims: [drive.path],
 })
 
@@ -586,6 +594,7 @@ export function planReplacement(
         },
       ],
       actions: [
+        ...healthGuard([newer]),
         ...remove,
         manage('--add', newer.path),
         // The array stays redundant while the old drive is copied.

@@ -209,6 +209,10 @@ function* hostRefusals(context: RefusalContext): Generator<Refusal> {
     yield { code: 'drive.udev-busy', message: 'may still change: udev has not settled' }
 }
 
+/** Health is asked with a tool that the software resource installs: until then the plan goes on, guarded by that tool. */
+export const isToolMissing = ({ fact, code }: Unread): boolean =>
+  fact === 'health' && code === 'host.tool-missing'
+
 /**
  * Every reason against the drive, the headline first; empty when it is provably blank and free. Size and count, which
  * depend on the other drives, are judged by `selectDrives`.
@@ -220,8 +224,9 @@ export function refusals(drive: Drive, context: RefusalContext): readonly Refusa
     ...kindRefusals(drive, context),
     ...hostRefusals(context),
   ]
+  const unread = [...drive.unread.filter((one) => !isToolMissing(one)), ...context.unread]
   const missing = [
-    ...[...drive.unread, ...context.unread].map(({ fact, why }) => `${fact} could not be read (${why})`),
+    ...unread.map(({ fact, why }) => `${fact} could not be read (${why})`),
     // A drive that is plainly in use is not probed; one against which nothing is known must have been.
     ...(drive.probe === null && found.length === 0 ? ['it was not probed'] : []),
   ]

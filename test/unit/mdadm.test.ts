@@ -125,7 +125,13 @@ const details: Readonly<Record<string, Partial<MdadmDetail> & { conditionsOf: re
 
 const examined: Readonly<Record<string, Examined['kind'] | Partial<MdSuperblock>>> = {
   'jc-examine-container1.txt': 'firmware',
-  'jc-examine-raid1-moreflags.txt': { role: 'active', slot: 1, events: 78, checksumRight: true, version: '1.2' },
+  'jc-examine-raid1-moreflags.txt': {
+    role: 'active',
+    slot: 1,
+    events: 78,
+    checksumRight: true,
+    version: '1.2',
+  },
   'jc-examine-raid1-replacing.txt': { role: 'replacement', slot: 1, events: 75 },
   'jc-examine-raid1-spare.txt': { role: 'spare', slot: null, events: 52 },
   'ml-examine-checksum-wrong.txt': { role: 'spare', slot: null, checksumRight: false, level: 'raid6' },
@@ -145,7 +151,12 @@ const examined: Readonly<Record<string, Examined['kind'] | Partial<MdSuperblock>
 }
 
 t.test('every capture is looked at', async (t) => {
-  const others = ['ml-arrays-2.txt', 'ml-arrays-3.txt', 'ml-scan-inactive-array.txt', 'ml-udev-md-properties.txt']
+  const others = [
+    'ml-arrays-2.txt',
+    'ml-arrays-3.txt',
+    'ml-scan-inactive-array.txt',
+    'ml-udev-md-properties.txt',
+  ]
   t.same(readdirSync(folder).sort(), [...Object.keys(details), ...Object.keys(examined), ...others].sort())
 })
 
@@ -185,7 +196,10 @@ t.test('--examine', async (t) => {
 
 t.test('several devices, metadata 0.90', async (t) => {
   const two = parseMdadmExamine(`${read('jc-examine-raid1-spare.txt')}${read('ml-examine-nvme-member.txt')}`)
-  t.same(two.map(({ path }) => path), ['/dev/vda4', '/dev/nvme0n1p3'])
+  t.same(
+    two.map(({ path }) => path),
+    ['/dev/vda4', '/dev/nvme0n1p3'],
+  )
   const [old] = parseMdadmExamine(
     [
       '/dev/vdb:',
@@ -204,7 +218,13 @@ t.test('several devices, metadata 0.90', async (t) => {
   )
   t.match(old, {
     kind: 'md',
-    superblock: { uuid: '0cae2b1e:8a5cf2c1:e368bf24:bd0fce41', events: 7, role: 'active', slot: 0, name: null },
+    superblock: {
+      uuid: '0cae2b1e:8a5cf2c1:e368bf24:bd0fce41',
+      events: 7,
+      role: 'active',
+      slot: 0,
+      name: null,
+    },
   })
 })
 
@@ -235,7 +255,11 @@ t.test('ARRAY lines', async (t) => {
       lines: [0, 1],
     },
   ])
-  t.same(parseMdadmScan(read('ml-udev-md-properties.txt')), { arrays: [], devices: [] }, 'no such lines at all')
+  t.same(
+    parseMdadmScan(read('ml-udev-md-properties.txt')),
+    { arrays: [], devices: [] },
+    'no such lines at all',
+  )
 })
 
 t.test('a written-out mdadm.conf', async (t) => {
@@ -282,7 +306,11 @@ t.test('remembering an array', async (t) => {
   t.ok(once.startsWith(debian), 'what was there stays')
   t.same(rememberedArray(once), array)
   t.equal(withArray(once, array), once, 'the same again')
-  t.equal(withArray('', array).split('\n')[0]?.startsWith('# BEGIN garrison'), true, 'an empty file gets no empty line')
+  t.equal(
+    withArray('', array).split('\n')[0]?.startsWith('# BEGIN garrison'),
+    true,
+    'an empty file gets no empty line',
+  )
 
   const appended = `${once}ARRAY /dev/md/garrison metadata=1.2 UUID=11111111:22222222:33333333:44444444\nARRAY /dev/md/other UUID=55555555:22222222:33333333:44444444\n`
   const mended = withArray(appended, array)
