@@ -86,8 +86,7 @@ const applyLines = {
     'outcome (settled, blocked, unknown, failed, stopped, drifted), how many steps were performed, durationMs, what is left and why, problems, findings',
 } as const
 
-/** Every verb by its name as typed. A name of two words is a verb under another. */
-export const VERBS = {
+const VERBS = {
   status: {
     brief: 'show how the host stands, part by part',
     help: 'Says of each resource whether it is settled, drifted or unknown, what is there, and how healthy it is. Needs no document and no root: what could not be read is named with the reason. An observation younger than ten seconds is shown again.',
@@ -407,5 +406,5 @@ type Fields<N extends VerbName> = (typeof VERBS)[N]['operands'] & (typeof VERBS)
 /** The checked arguments of a verb, by the names of its operands and flags. */
 export type Args<N extends VerbName> = { readonly [K in keyof Fields<N>]: Value<Fields<N>[K]> }
 
-/** The same table as plain records, for code that goes through all verbs. */
+/** Every verb by its name as typed. A name of two words is a verb under another. */
 export const verbTable: Readonly<Record<VerbName, Verb>> = VERBS

@@ -1,6 +1,6 @@
 // The verb `drives show`: everything that is known of one drive.
 
-import type { Drive } from '../../provisioning/array/observe.ts'
+import type { Drive } from '../../provisioning/array/index.ts'
 import type { Context } from '../api/context.ts'
 import { bytes, paint, paragraph, type Terminal } from '../api/terminal.ts'
 import { type Args, EXIT, type Exit } from '../api/verbs.ts'

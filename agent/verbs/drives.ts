@@ -1,6 +1,6 @@
 // The verb `drives`: every drive, chosen or refused for the array, and why.
 
-import type { ArrayObserved, Drive } from '../../provisioning/array/observe.ts'
+import type { ArrayObserved, Drive } from '../../provisioning/array/index.ts'
 import { HostError, PROBLEMS, type ProblemCode } from '../../provisioning/problem.ts'
 import type { Context, View } from '../api/context.ts'
 import { bytes, columns, paint, paragraph, type Style, shorten, type Terminal } from '../api/terminal.ts'
@@ -38,7 +38,7 @@ export function observedDrives({ assessments }: View): ArrayObserved {
 /** Every drive of a view with its verdict, in the order of the host. */
 export async function judgedDrives(view: View): Promise<readonly JudgedDrive[]> {
   const observed = observedDrives(view)
-  const { selectDrives } = await import('../../provisioning/array/drives.ts')
+  const { selectDrives } = await import('../../provisioning/array/index.ts')
   const { verdicts } = selectDrives(observed, view.desired)
   return observed.drives.flatMap(({ name, path, model, serial, sizeBytes }) => {
     const one = verdicts.find(({ drive }) => drive === name)

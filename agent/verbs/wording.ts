@@ -11,15 +11,8 @@ import type {
   Risk,
   Severity,
   Standing,
-  Step,
 } from '../../provisioning/resource.ts'
 import { count, duration, paint, paragraph, type Style, type Terminal } from '../api/terminal.ts'
-
-/** A step as `status` and `plan` send it: with the resource that it belongs to. */
-export interface PlannedStep extends Step {
-  readonly resource: string
-  readonly key: string
-}
 
 /** The colour of a standing. */
 export const standingStyle: Readonly<Record<Standing, Style>> = {
