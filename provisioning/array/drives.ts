@@ -214,8 +214,14 @@ function choose(
   const fit = () =>
     judged.filter((drive) => refused.get(drive)?.length === 0 && isListed(drive, observed, wanted))
 
-  const uuid = arrayUuid(observed.machineId, wanted.name, judgeSizes(fit()).alike.map(identityOf))
-  const foreign = others.filter((one) => one.uuid !== uuid || one.instance !== observed.instance)
+  // What we began ourselves, under whichever choice of drives, is ours to finish.
+  const own = new Set([
+    arrayUuid(observed.machineId, wanted.name, judgeSizes(fit()).alike.map(identityOf)),
+    ...begunUuids(observed, wanted),
+    observed.conf.remembered?.uuid,
+    running?.uuid,
+  ])
+  const foreign = others.filter(({ uuid }) => uuid === null || !own.has(uuid))
   if (foreign.length > 0) for (const drive of judged) judge(drive, foreign)
 
   const { alike: chosen, unlike } = judgeSizes(fit())

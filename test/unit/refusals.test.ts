@@ -2,7 +2,7 @@
 
 import t from 'tap'
 import type { Probed } from '../../provisioning/array/blkid.ts'
-import { selectDrives } from '../../provisioning/array/drives.ts'
+import { arrayUuid, selectDrives } from '../../provisioning/array/drives.ts'
 import type { ArrayObserved, Drive } from '../../provisioning/array/observe.ts'
 import type { Desired } from '../../provisioning/desired.ts'
 import { PROBLEMS } from '../../provisioning/problem.ts'
@@ -287,6 +287,29 @@ t.test('what LVM and udev read does not make a drive busy', async (t) => {
   t.equal(
     verdictOn('nvme1n1', host({ drives: [drive(1, { probe }), drive(2), drive(3)] }), wanting())?.verdict,
     'chosen',
+  )
+})
+
+t.test('an apply of our own that never ended is ours to finish', async (t) => {
+  const unfinished = (uuid: string, members: readonly string[]) => ({
+    unfinished: [{ apply: '7', key: 'array.create', instance: 'i-0123456789abcdef0', uuid, members }],
+  })
+  const { machineId } = host()
+  const ours = arrayUuid(machineId, 'garrison', ['AWS0001', 'AWS0002'])
+  const verdict = (more: Partial<ArrayObserved>) => verdictOn('nvme1n1', host(more), wanting())?.verdict
+  t.equal(
+    verdict(unfinished(ours, ['AWS0001', 'AWS0002'])),
+    'chosen',
+    'of this host, for this array, on fewer drives',
+  )
+  t.equal(verdict(unfinished(ours, ['AWS0001'])), 'refused', 'a UUID that does not follow from its drives')
+  const copied = arrayUuid('of the host that the image was made of', 'garrison', ['AWS0001', 'AWS0002'])
+  t.equal(verdict(unfinished(copied, ['AWS0001', 'AWS0002'])), 'refused', 'of another host')
+  const remembered = { device: '/dev/md/garrison', uuid: copied, members: [] }
+  t.equal(
+    verdict({ ...unfinished(copied, ['AWS0001', 'AWS0002']), conf: { ...host().conf, remembered } }),
+    'chosen',
+    'one that was finished after all: mdadm.conf remembers it',
   )
 })
 
