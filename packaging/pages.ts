@@ -1,8 +1,9 @@
-// Writes the documents that come from the code: every error, and every field of the desired document (`npm run pages`).
+// Writes the documents that come from the code: every error, field of the desired document and verb (`npm run pages`).
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { desiredJsonSchema } from '../provisioning/document.ts'
 import { PROBLEMS, type ProblemEntry } from '../provisioning/problem.ts'
+import { verbsPage } from './verbs-page.ts'
 
 /** What this program reads of a JSON Schema; see `desiredJsonSchema`. */
 interface Schema {
@@ -95,6 +96,7 @@ This page is made by \`npm run pages\`.
 export const pages = (): Readonly<Record<string, string>> => ({
   'docs/errors.md': errorsPage(),
   'docs/usage/desired-document.md': documentPage(),
+  'docs/usage/verbs.md': verbsPage(),
 })
 
 if (import.meta.main)

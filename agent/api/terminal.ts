@@ -121,16 +121,16 @@ export function duration(ms: number): string {
 export const ago = (ms: number): string =>
   ms < 1000 ? 'just now' : `${ms < 9950 ? `${Math.round(ms / 1000)} s` : duration(ms)} ago`
 
-/** A size in binary units with three digits: `1.73 TiB`, `38.0 GiB`. */
+/** A size in binary units: `1.7 TiB`, `38.0 GiB`, `256 GiB`. */
 export function bytes(size: number): string {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
   let value = size
   let unit = 0
-  while (value >= 1000 && unit < units.length - 1) {
+  while (value >= 999.5 && unit < units.length - 1) {
     value /= 1024
     unit += 1
   }
-  return unit === 0 ? `${value} B` : `${value.toPrecision(3)} ${units[unit]}`
+  return `${unit === 0 || value >= 99.95 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`
 }
 
 /** A moment in the host's own time zone, to the second: `2026-11-20 21:47:17`. */

@@ -94,7 +94,7 @@ export const verdictStyle: Readonly<Record<JudgedDrive['verdict'], Style>> = {
 
 const headings = ['drive', 'model', 'serial', 'size', 'verdict'] as const
 /** The most columns that drive, model, serial and size may take, so that a verdict has room beside them. */
-const mostColumns = [10, 20, 12, 8] as const
+const mostColumns = [10, 13, 11, 8] as const
 
 const remedyColumn = 9
 

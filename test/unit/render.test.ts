@@ -51,9 +51,9 @@ t.test('units', async (t) => {
   t.same([512, 40_802_189_312, 1_900_000_000_000, 999 * 2 ** 30, 1000 * 2 ** 30].map(bytes), [
     '512 B',
     '38.0 GiB',
-    '1.73 TiB',
+    '1.7 TiB',
     '999 GiB',
-    '0.977 TiB',
+    '1.0 TiB',
   ])
   t.equal(shorten('AWS1A0123456789BCDEF', 12), 'AWS1A0…9BCDEF'.slice(0, 6).concat('…BCDEF'))
   t.equal(shorten('short', 12), 'short')
@@ -336,13 +336,12 @@ t.test('drives', async (t) => {
       piped,
     ),
     text(
-      'drive    model                 serial        size      verdict',
-      'nvme1n1  Amazon EC2…e Storage  AWS1A0…BCD02  1.73 TiB  chosen: blank, unused,',
-      '                                                       same size',
-      'nvme3n1  Amazon EC2…e Storage  AWS1A0…BCD04  1.73 TiB  refused: has a LVM',
-      '                                                       signature at byte 512',
-      'nvme4n1  Amazon EC2…e Storage  AWS1A0…BCD04  1.73 TiB  refused: has a LVM',
-      '                                                       signature at byte 512',
+      'drive    model          serial       size     verdict',
+      'nvme1n1  Amazon…torage  AWS1A…BCD02  1.7 TiB  chosen: blank, unused, same size',
+      'nvme3n1  Amazon…torage  AWS1A…BCD04  1.7 TiB  refused: has a LVM signature at',
+      '                                              byte 512',
+      'nvme4n1  Amazon…torage  AWS1A…BCD04  1.7 TiB  refused: has a LVM signature at',
+      '                                              byte 512',
       '         Look what is on it, then clear it yourself.',
     ),
   )

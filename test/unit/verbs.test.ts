@@ -1,7 +1,7 @@
-// The table of verbs, and everything that is made from it: arguments, help, man page, completions, the page of the documents.
+// The table of verbs, and everything that is made from it: arguments, help, man page, completions.
 
 import { spawnSync } from 'node:child_process'
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { checkedArgs, doorNeeded, parseCommandLine, pathOf, verbAt } from '../../agent/api/arguments.ts'
@@ -11,7 +11,6 @@ import { manPage } from '../../agent/api/man.ts'
 import { resourceNames, type VerbName, verbTable } from '../../agent/api/verbs.ts'
 import { loadLocal, loadServed } from '../../agent/verbs/index.ts'
 import { resources } from '../../provisioning/index.ts'
-import { verbsPage } from './verbs-page.ts'
 
 const plain = { colour: false, live: false, nowMs: 0 }
 const names = Object.keys(verbTable) as VerbName[]
@@ -149,10 +148,4 @@ t.test('bash completes from the table', async (t) => {
   t.equal(complete('garrison', 'drives', 'replace', 'x', ''), 'AWS1A01 AWS1A02')
   t.equal(complete('garrison', 'why', 'drive', 'AWS'), 'AWS1A01 AWS1A02')
   t.notMatch(complete('garrison', ''), /operate|stop/)
-})
-
-t.test('docs/usage/verbs.md is the table', async (t) => {
-  const path = join(import.meta.dirname, '../../docs/usage/verbs.md')
-  if (process.env.GARRISON_GOLDEN === 'write') writeFileSync(path, verbsPage())
-  t.equal(readFileSync(path, 'utf8'), verbsPage())
 })

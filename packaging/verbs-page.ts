@@ -1,8 +1,8 @@
-// docs/usage/verbs.md, from the table of verbs. verbs.test.ts holds the file against it; GARRISON_GOLDEN=write writes it.
+// The page of the verbs, from their table; pages.ts writes it.
 
-import { commonFlags } from '../../agent/api/arguments.ts'
-import { exitCodes, flagText, shownVerbs, usageOf } from '../../agent/api/help.ts'
-import type { Field } from '../../agent/api/verbs.ts'
+import { commonFlags } from '../agent/api/arguments.ts'
+import { exitCodes, flagText, shownVerbs, usageOf } from '../agent/api/help.ts'
+import type { Field } from '../agent/api/verbs.ts'
 
 const rows = (fields: Readonly<Record<string, Field>>, label: (name: string, field: Field) => string) =>
   Object.entries(fields).map(([name, field]) => `- \`${label(name, field)}\`: ${field.brief}.`)
@@ -42,8 +42,6 @@ export function verbsPage(): string {
   return [
     '# The verbs',
     '',
-    '<!-- Made from agent/api/verbs.ts: GARRISON_GOLDEN=write node test/unit/verbs.test.ts -->',
-    '',
     'Every verb has these flags:',
     '',
     ...rows(commonFlags, flagText),
@@ -68,6 +66,8 @@ export function verbsPage(): string {
     'applies up to disruptive steps, `admin.sock` (root) does everything.',
     '',
     '    curl --unix-socket /run/garrison/read.sock -X POST http://garrison/v1/status -d \'{"fresh":true}\'',
+    '',
+    'This page is made by `npm run pages`.',
     '',
   ].join('\n')
 }
