@@ -7,8 +7,8 @@ import { plan } from './plan.ts'
 
 export { type Selection, selectDrives, type Verdict } from './drives.ts'
 export type { ArrayObserved, Drive, MdArray } from './observe.ts'
-export { planReplacement } from './plan.ts'
 export type { Refusal } from './refusals.ts'
+export { planReplacement } from './replace.ts'
 
 /** md over the unused drives. */
 export const array: Resource<ArrayObserved> = {

@@ -1,32 +1,22 @@
 // Looks at every drive and every md array of the host: /proc, sysfs, udev's links, and the tools that read devices themselves.
 
-import { ancestors, type BlockDevice, descendants, observeBlockDevices } from '../block/lsblk.ts'
+import { type BlockDevice, descendants, observeBlockDevices } from '../block/lsblk.ts'
 import { type Mount, parseMountinfo } from '../block/mountinfo.ts'
 import type { Desired, DesiredArray } from '../desired.ts'
 import type { DriveSample, HostReader, IoActivity, LockHolder } from '../host.ts'
-import { HostError, type ProblemCode } from '../problem.ts'
+import { HostError } from '../problem.ts'
+import { observeArray } from './arrays.ts'
 import { blkid, type Probed, probedOf } from './blkid.ts'
+import { Devices, mountOver, natural } from './devices.ts'
 import { parseVmUses, type VmUse } from './domains.ts'
-import {
-  type MdadmDetail,
-  type MdSuperblock,
-  mdadmDetail,
-  mdadmExamine,
-  parseMdadmDetail,
-  parseMdadmExamine,
-} from './mdadm.ts'
+import { type MdSuperblock, mdadmExamine, parseMdadmExamine } from './mdadm.ts'
 import { parseMdadmScan, rememberedArray } from './mdadm-conf.ts'
-import { type MdstatArray, type MdstatProgress, parseMdstat } from './mdstat.ts'
+import { type MdstatProgress, parseMdstat } from './mdstat.ts'
 import { type Naming, parseCrypttab, parseFstab, parseUnitWhat } from './names.ts'
 import { nvmeSmartLog, parseSmartLog, type SmartLog } from './nvme.ts'
+import { observeConf, observeInitramfs, observeLostVolumes } from './remembered.ts'
+import { collect, type Unread } from './unread.ts'
 import { parseWipefs, type Signature, wipefs } from './wipefs.ts'
-
-/** A fact that could not be read. Who needs it must not guess. */
-export interface Unread {
-  readonly fact: string
-  readonly code: ProblemCode
-  readonly why: string
-}
 
 /** What was read from a drive itself. A drive that is plainly in use is not probed; a null inside could not be read. */
 export interface Probe {
@@ -171,104 +161,6 @@ const unitFolders = [
   '/run/systemd/transient',
 ]
 
-const natural = new Intl.Collator('en', { numeric: true }).compare
-
-/** Turns the failure of one reading into an unread fact; a defect still throws. */
-function collect(unread: Unread[]) {
-  return async <T>(fact: string, reading: () => Promise<T>): Promise<T | null> => {
-    try {
-      return await reading()
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error
-      unread.push({ fact, code: error.code, why: error.message })
-      return null
-    }
-  }
-}
-
-/** Devices by kernel name and by number, and where names of any kind lead. */
-class Devices {
-  readonly #reader: HostReader
-  readonly all: ReadonlyMap<string, BlockDevice>
-  readonly #byNumber: ReadonlyMap<string, BlockDevice>
-
-  constructor(reader: HostReader, all: ReadonlyMap<string, BlockDevice>) {
-    this.#reader = reader
-    this.all = all
-    this.#byNumber = new Map([...all.values()].map((device) => [device.number, device]))
-  }
-
-  /** The disks under a device, itself included. */
-  disksUnder(kernelName: string): readonly string[] {
-    return [kernelName, ...ancestors(this.all, kernelName)].filter((name) =>
-      ['disk', 'loop'].includes(this.all.get(name)?.type ?? ''),
-    )
-  }
-
-  /** The kernel name that a path in /dev leads to, or null. */
-  async at(path: string): Promise<string | null> {
-    const real = await this.#reader.resolve(path)
-    const name = real?.startsWith('/dev/') ? real.slice('/dev/'.length) : null
-    return name !== null && this.all.has(name) ? name : null
-  }
-
-  /** Kernel names of what a mount stands on; several for a filesystem over several devices. */
-  async ofMount({ number, source, fsType }: Mount): Promise<readonly string[]> {
-    const direct = this.#byNumber.get(number)
-    const paths = source.split(':').filter((path) => path.startsWith('/dev/'))
-    const named = direct ? [direct.kernelName] : await Promise.all(paths.map((path) => this.at(path)))
-    const found = named.filter((name) => name !== null)
-    // btrfs mounts have a number of their own and name one of their devices only; zfs names the pool.
-    const uuids = new Set(
-      found.map((name) => this.all.get(name)?.uuid ?? null).filter((uuid) => uuid !== null),
-    )
-    const siblings = [...this.all.values()].filter(
-      (device) =>
-        (fsType === 'btrfs' && device.fsType === 'btrfs' && device.uuid !== null && uuids.has(device.uuid)) ||
-        (fsType === 'zfs' && device.fsType === 'zfs_member' && device.label === source.split('/')[0]),
-    )
-    return [...new Set([...found, ...siblings.map(({ kernelName }) => kernelName)])]
-  }
-
-  /** Kernel names of what `UUID=…`, `LABEL=…` or a path names. */
-  async named(spec: string): Promise<readonly string[]> {
-    const [, tag, value] = /^(UUID|LABEL|PARTUUID|PARTLABEL|ID)=(.*)$/.exec(spec) ?? []
-    if (tag === undefined || value === undefined) {
-      if (!spec.startsWith('/dev/')) return []
-      const found = await this.at(spec)
-      return found === null ? this.#bySerial(spec) : [found]
-    }
-    const found = await this.at(`/dev/disk/by-${tag.toLowerCase()}/${value}`)
-    const same = [...this.all.values()].filter((device) =>
-      tag === 'UUID'
-        ? device.uuid?.toLowerCase() === value.toLowerCase()
-        : tag === 'LABEL'
-          ? device.label === value
-          : tag === 'PARTUUID' && device.partitionUuid?.toLowerCase() === value.toLowerCase(),
-    )
-    return [...new Set([...(found === null ? [] : [found]), ...same.map(({ kernelName }) => kernelName)])]
-  }
-
-  /** A link that udev has not made names its drive by the serial in it. */
-  #bySerial(path: string): readonly string[] {
-    return [...this.all.values()]
-      .filter(({ serial }) => serial !== null && serial.length >= 4 && path.includes(serial))
-      .map(({ kernelName }) => kernelName)
-  }
-}
-
-/** The mount through which a path is reached. */
-const mountOver = (mounts: readonly Mount[], path: string): Mount | undefined =>
-  mounts
-    .filter(
-      ({ mountpoint }) => mountpoint === '/' || path === mountpoint || path.startsWith(`${mountpoint}/`),
-    )
-    .reduce<Mount | undefined>(
-      (best, mount) =>
-        best === undefined || mount.mountpoint.length >= best.mountpoint.length ? mount : best,
-      undefined,
-    )
-
 /** Reads the files that name devices; what is missing names nothing. */
 async function namings(
   reader: HostReader,
@@ -352,172 +244,6 @@ async function probe(
     exclusive: await attempt('exclusive open', () => reader.exclusive(path)),
     activity,
   }
-}
-
-const memberCondition = (condition: string): ArrayMember['condition'] =>
-  /faulty/.test(condition)
-    ? 'faulty'
-    : /rebuilding/.test(condition)
-      ? 'rebuilding'
-      : /replacement/.test(condition)
-        ? 'replacement'
-        : /journal/.test(condition)
-          ? 'journal'
-          : /active|sync/.test(condition)
-            ? 'active'
-            : 'spare'
-
-/** Members from the kernel's list, with slot and condition from mdadm where it could be asked. */
-function membersOf(
-  { members, active }: MdstatArray,
-  detail: MdadmDetail | null,
-  devices: Devices,
-): readonly ArrayMember[] {
-  const rows = new Map(detail?.members.map((row) => [row.device, row]))
-  return members
-    .map((member): ArrayMember => {
-      const row = rows.get(devices.all.get(member.kernelName)?.number ?? '')
-      return {
-        name: member.kernelName,
-        drive: devices.disksUnder(member.kernelName)[0] ?? null,
-        slot: row?.slot ?? null,
-        condition: member.faulty
-          ? 'faulty'
-          : row !== undefined && active
-            ? memberCondition(row.condition)
-            : member.journal
-              ? 'journal'
-              : member.replacement
-                ? 'replacement'
-                : member.spare
-                  ? 'spare'
-                  : 'active',
-      }
-    })
-    .sort((a, b) => natural(a.name, b.name))
-}
-
-const numberIn = (text: string | null): number | null => {
-  const number = Number(text?.trim() || Number.NaN)
-  return Number.isNaN(number) ? null : number
-}
-
-async function observeArray(
-  reader: HostReader,
-  array: MdstatArray,
-  devices: Devices,
-  links: readonly (readonly [name: string, kernelName: string | null])[],
-  system: readonly (readonly [path: string, kernelNames: readonly string[]])[],
-  unread: Unread[],
-): Promise<MdArray> {
-  const { kernelName } = array
-  const path = `/dev/${kernelName}`
-  const sysfs = `/sys/block/${kernelName}/md`
-  const detail = await collect(unread)(`array ${kernelName}`, async () => {
-    const { exit, stdout, stderr } = await reader.query(mdadmDetail(path))
-    // An array that was begun and never got a member has nothing to show.
-    if (exit !== 0 && array.members.length === 0) return null
-    if (stdout.trim() === '')
-      throw new HostError('host.unexpected-answer', `mdadm --detail ${path}: ${stderr.trim()}`)
-    return parseMdadmDetail(stdout)
-  })
-  const condition = (await reader.readText(`${sysfs}/array_state`))?.trim() ?? null
-  const first = array.members[0]?.kernelName
-  const above = [kernelName, ...descendants(devices.all, kernelName)]
-  const holders = (await reader.list(`/sys/class/block/${kernelName}/holders`)) ?? []
-  return {
-    kernelName,
-    path,
-    active: array.active,
-    readOnly: array.readOnly,
-    level: array.active ? (detail?.level ?? array.personality) : null,
-    uuid: detail?.uuid ?? null,
-    homehost: detail?.homehost ?? null,
-    name: detail?.name ?? null,
-    metadata: array.metadata,
-    consistency: detail?.consistency ?? null,
-    raidDevices: array.wantedDevices ?? detail?.raidDevices ?? null,
-    workingDevices: array.workingDevices,
-    memberKib: detail?.memberKib ?? null,
-    dataOffsetSectors:
-      first === undefined ? null : numberIn(await reader.readText(`${sysfs}/dev-${first}/offset`)),
-    failed: condition === 'broken' || (detail?.conditions.includes('FAILED') ?? false),
-    members: membersOf(array, detail, devices),
-    progress: array.progress,
-    mismatches: numberIn(await reader.readText(`${sysfs}/mismatch_cnt`)),
-    links: links.filter(([, target]) => target === kernelName).map(([name]) => name),
-    used:
-      holders.length > 0 ||
-      above.length > 1 ||
-      above.some((name) => (devices.all.get(name)?.mountpoints.length ?? 0) > 0),
-    system: system.filter(([, names]) => names.some((name) => above.includes(name))).map(([at]) => at),
-  }
-}
-
-/** The logical volumes that LVM's text backup of a group (/etc/lvm/backup/GROUP) lists. */
-export function volumesInBackup(text: string): readonly string[] {
-  const names: string[] = []
-  const open: string[] = []
-  for (const line of text.split('\n')) {
-    const [, name] = /^\s*([\w.+-]+)\s*\{/.exec(line) ?? []
-    if (name !== undefined) {
-      if (open.at(-1) === 'logical_volumes') names.push(name)
-      open.push(name)
-    } else if (/^\s*\}/.test(line)) open.pop()
-  }
-  return names
-}
-
-async function observeLostVolumes(
-  reader: HostReader,
-  desired: Desired,
-  uses: readonly VmUse[],
-): Promise<readonly LostVolume[]> {
-  const group = desired.volumes?.group ?? 'garrison'
-  const backup = await reader.readText(`/etc/lvm/backup/${group}`)
-  return (backup === null ? [] : volumesInBackup(backup)).map((name) => {
-    const mount = desired.volumes?.logical[name]?.mount ?? null
-    const places = [
-      `/dev/${group}/${name}`,
-      `/dev/mapper/${group}-${name.replaceAll('-', '--')}`,
-      ...(mount === null ? [] : [mount]),
-    ]
-    const onIt = uses.filter(({ paths }) =>
-      paths.some((path) => places.some((place) => path === place || path.startsWith(`${place}/`))),
-    )
-    return { name, mount, domains: [...new Set(onIt.map((use) => use.name))].sort(natural) }
-  })
-}
-
-async function observeInitramfs(reader: HostReader, confPath: string): Promise<ArrayObserved['initramfs']> {
-  const tool = (await reader.facts('/usr/sbin/update-initramfs'))
-    ? 'update-initramfs'
-    : (await reader.facts('/usr/bin/dracut'))
-      ? 'dracut'
-      : null
-  const conf = await reader.facts(confPath)
-  const stale: string[] = []
-  if (tool !== null && conf !== null)
-    for (const version of (await reader.list('/lib/modules')) ?? []) {
-      const image = tool === 'dracut' ? `/boot/initramfs-${version}.img` : `/boot/initrd.img-${version}`
-      const facts = await reader.facts(image)
-      if (facts !== null && facts.modifiedMs < conf.modifiedMs) stale.push(image)
-    }
-  return { tool, stale }
-}
-
-/** mdadm reads /etc/mdadm.conf, and Debian's place only when that is missing; drop-ins lie beside it. */
-async function observeConf(reader: HostReader) {
-  const debian = '/etc/mdadm/mdadm.conf'
-  const plain = '/etc/mdadm.conf'
-  const text = await reader.readText(plain)
-  const path = text === null && (await reader.facts('/etc/mdadm'))?.kind === 'folder' ? debian : plain
-  const folder = `${path}.d`
-  const dropIns: (readonly [string, string])[] = []
-  for (const name of (await reader.list(folder)) ?? [])
-    if (name.endsWith('.conf'))
-      dropIns.push([`${folder}/${name}`, (await reader.readText(`${folder}/${name}`)) ?? ''])
-  return { path, text: text ?? (await reader.readText(path)) ?? '', dropIns }
 }
 
 /** The part of a journalled step that tells which array it was about. */

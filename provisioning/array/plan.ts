@@ -2,7 +2,7 @@
 
 import { formatBytes } from '../block/bytes.ts'
 import type { Desired, DesiredArray } from '../desired.ts'
-import { HostError, type ProblemCode, remedyOf } from '../problem.ts'
+import { HostError } from '../problem.ts'
 import { type Action, type Change, type Json, type Step, stepKey } from '../resource.ts'
 import {
   arrayUuid,
@@ -18,17 +18,9 @@ import {
 } from './drives.ts'
 import { withArray } from './mdadm-conf.ts'
 import type { ArrayObserved, Drive, MdArray } from './observe.ts'
-import { isToolMissing } from './refusals.ts'
+import { blocked, demandRead, healthGuard, isWorking, mdadm, memberFacts, run } from './steps.ts'
 
-const mdadm = '/usr/sbin/mdadm'
 const udevadm = '/usr/bin/udevadm'
-
-const run = (argv: readonly [string, ...string[]], more: { stdin?: string } = {}): Action => ({
-  kind: 'run',
-  argv,
-  deadlineMs: 120_000,
-  ...more,
-})
 
 const named = (name: string): Action => ({
   kind: 'wait',
@@ -37,35 +29,11 @@ const named = (name: string): Action => ({
   deadlineMs: 30_000,
 })
 
-/** A blocked step: it has no actions, only its reason. */
-const blocked = (
-  step: Pick<Step, 'id' | 'summary' | 'because'> & { readonly subject?: string },
-  code: ProblemCode,
-  message: string,
-  details: Readonly<Record<string, Json>> = {},
-): Step => ({
-  ...step,
-  risk: 'safe',
-  actions: [],
-  blocked: {
-    code,
-    message,
-    remedy: remedyOf(code, details),
-    ...(Object.keys(details).length > 0 && { details }),
-  },
-})
-
 const because = (path: string, desired: Json, observed: Json, sources: Desired['sources']): Change => ({
   path,
   desired,
   observed,
   ...(sources[path] !== undefined && { why: sources[path] }),
-})
-
-const memberFacts = ({ serial, wwn, model, sizeBytes }: Drive): Json => ({
-  serial: serial ?? wwn,
-  model,
-  sizeBytes,
 })
 
 /** Whether the level can have these options, or why not. */
@@ -182,10 +150,6 @@ const forgetCreating = ({ creating }: ArrayObserved, kernelName: string): readon
   creating.includes(`creating-${kernelName}`)
     ? [{ kind: 'remove', path: `/run/mdadm/creating-${kernelName}` }]
     : []
-
-/** Fails before anything is written as long as the tool that reads the health of these drives is not installed. */
-const healthGuard = (drives: readonly Drive[]): readonly Action[] =>
-  drives.some(({ unread }) => unread.some(isToolMissing)) ? [run(['/usr/sbin/nvme', 'version'])] : []
 
 /** Each drive that is no member, and why: what a person needs to know when there are too few. */
 const whyNot = ({ verdicts }: Selection): readonly string[] =>
@@ -358,8 +322,6 @@ function* choices<T>(all: readonly T[], size: number): Generator<readonly T[]> {
       for (const rest of choices(all.slice(index + 1), size - 1)) yield [one, ...rest]
 }
 
-const isWorking = ({ condition }: MdArray['members'][number]): boolean => condition !== 'faulty'
-
 /** Drives that the array lacks because its creation was cut short, or spares that it should have. */
 function planAdditions(
   observed: ArrayObserved,
@@ -473,16 +435,6 @@ function planRunning(
   ]
 }
 
-/** What could not be read, as the error that makes the whole resource unknown. */
-function demandRead({ unread }: ArrayObserved): void {
-  const [first, ...more] = unread
-  if (first === undefined) return
-  const others = more.length > 0 ? ` (nor ${more.map(({ fact }) => fact).join(', ')})` : ''
-  throw new HostError(first.code, `could not read ${first.fact}${others}: ${first.why}`, {
-    details: { unread: unread.map(({ fact, why }) => ({ fact, why })) },
-  })
-}
-
 /** The steps from the observed drives and arrays to the desired array. Throws when what it must know could not be read. */
 export function plan(observed: ArrayObserved, desired: Desired): readonly Step[] {
   const wanted = desired.array
@@ -510,97 +462,4 @@ export function plan(observed: ArrayObserved, desired: Desired): readonly Step[]
     case 'running':
       return planRunning(observed, desired, wanted, selection, ours.array)
   }
-}
-
-/**
- * The next steps that put the drive with serial `newSerial` in the place of the member `oldSerial`; empty while the kernel is
- * copying, and when nothing is left to do. Performed by `garrison drives replace`, never by a plan.
- */
-export function planReplacement(
-  observed: ArrayObserved,
-  desired: Desired,
-  oldSerial: string,
-  newSerial: string,
-): readonly Step[] {
-  demandRead(observed)
-  const selection = selectDrives(observed, desired)
-  const { ours, verdicts } = selection
-  const step = {
-    id: 'array.replace',
-    subject: newSerial,
-    summary: `put ${newSerial} in the place of ${oldSerial}`,
-    because: [{ path: 'array.members', desired: newSerial, observed: oldSerial }],
-  }
-  if (ours.found !== 'running')
-    return [blocked(step, 'array.replace-impossible', 'no array of ours is running')]
-  const { array } = ours
-  const bySerial = (serial: string) => observed.drives.find((drive) => identityOf(drive) === serial)
-  const [older, newer] = [bySerial(oldSerial), bySerial(newSerial)]
-  const memberOn = (drive: Drive | undefined) =>
-    drive && array.members.find((member) => member.drive === drive.name)
-  const oldMember = memberOn(older)
-  const newMember = memberOn(newer)
-  const manage = (...args: readonly string[]): Action =>
-    run([mdadm, '--manage', array.path, ...args], { stdin: 'n\n' })
-  const remove: readonly Action[] =
-    oldMember?.condition === 'faulty' ? [manage('--remove', `/dev/${oldMember.name}`)] : []
-
-  const working = oldMember !== undefined && isWorking(oldMember)
-  if (newMember && isWorking(newMember)) {
-    if (working && newMember.condition === 'active')
-      return [blocked(step, 'array.replace-refused', `${newSerial} is in ${titleOf(array)} already`)]
-    // Added, and cut short before the copy was asked for.
-    if (working && newMember.condition === 'spare' && newMember.slot === null)
-      return [
-        {
-          ...step,
-          risk: 'disruptive',
-          actions: [manage('--replace', `/dev/${oldMember.name}`, '--with', `/dev/${newMember.name}`)],
-        },
-      ]
-    // Once the copy is whole the kernel itself marks the old one as faulty.
-    if (remove.length === 0) return []
-    return [
-      {
-        ...step,
-        id: 'array.remove',
-        subject: oldSerial,
-        risk: 'safe',
-        summary: `take ${oldSerial} out`,
-        actions: remove,
-      },
-    ]
-  }
-  if (oldMember === undefined && !observed.conf.remembered?.members.includes(oldSerial))
-    return [blocked(step, 'array.replace-impossible', `${oldSerial} is no member of ${titleOf(array)}`)]
-  if (newer === undefined) return [blocked(step, 'array.member-absent', `no drive has serial ${newSerial}`)]
-  const verdict = verdicts.find(({ drive }) => drive === newer.name)
-  if (verdict?.verdict === 'refused' || verdict?.verdict === 'member')
-    return [
-      blocked(step, 'array.replace-refused', `${nameOf(newer)} ${verdict.text}`, {
-        refusals: verdict.refusals.map(({ code, message }) => ({ code, message })),
-      }),
-    ]
-  return [
-    {
-      ...step,
-      risk: working ? 'disruptive' : 'safe',
-      because: [
-        ...step.because,
-        {
-          path: 'array.members',
-          desired: { uuid: array.uuid, members: [memberFacts(newer)] },
-          observed: null,
-        },
-      ],
-      actions: [
-        ...healthGuard([newer]),
-        ...remove,
-        manage('--add', newer.path),
-        // The array stays redundant while the old drive is copied.
-        ...(working ? [manage('--replace', `/dev/${oldMember.name}`, '--with', newer.path)] : []),
-      ],
-      claims: [newer.path],
-    },
-  ]
 }

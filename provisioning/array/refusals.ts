@@ -6,7 +6,8 @@ import type { LockHolder } from '../host.ts'
 import type { ProblemCode } from '../problem.ts'
 import type { Naming } from './names.ts'
 import { criticalWarnings } from './nvme.ts'
-import type { ArrayObserved, Drive, UnfinishedArray, Unread } from './observe.ts'
+import type { ArrayObserved, Drive, UnfinishedArray } from './observe.ts'
+import type { Unread } from './unread.ts'
 
 /** One reason; `message` goes on after the name of the drive. */
 export interface Refusal {

@@ -4,7 +4,7 @@ import t from 'tap'
 import { duration } from '../../provisioning/array/check.ts'
 import { arrayUuid, findOurs, selectDrives } from '../../provisioning/array/drives.ts'
 import type { ArrayObserved } from '../../provisioning/array/observe.ts'
-import { planReplacement } from '../../provisioning/array/plan.ts'
+import { planReplacement } from '../../provisioning/array/replace.ts'
 import type { Step } from '../../provisioning/resource.ts'
 import { drive, host, memberDrive, rootDrive, runningArray, wanting } from './array-host.ts'
 

@@ -1,0 +1,78 @@
+// What the host remembers of its arrays while they do not run: mdadm.conf, the initramfs, LVM's backup of the volumes on them.
+
+import type { Desired } from '../desired.ts'
+import type { HostReader } from '../host.ts'
+import { natural } from './devices.ts'
+import type { VmUse } from './domains.ts'
+import type { ArrayObserved, LostVolume } from './observe.ts'
+
+/** The logical volumes that LVM's text backup of a group (/etc/lvm/backup/GROUP) lists. */
+export function volumesInBackup(text: string): readonly string[] {
+  const names: string[] = []
+  const open: string[] = []
+  for (const line of text.split('\n')) {
+    const [, name] = /^\s*([\w.+-]+)\s*\{/.exec(line) ?? []
+    if (name !== undefined) {
+      if (open.at(-1) === 'logical_volumes') names.push(name)
+      open.push(name)
+    } else if (/^\s*\}/.test(line)) open.pop()
+  }
+  return names
+}
+
+/** The volumes of a group that is gone, each with the domains that had disks on it. */
+export async function observeLostVolumes(
+  reader: HostReader,
+  desired: Desired,
+  uses: readonly VmUse[],
+): Promise<readonly LostVolume[]> {
+  const group = desired.volumes?.group ?? 'garrison'
+  const backup = await reader.readText(`/etc/lvm/backup/${group}`)
+  return (backup === null ? [] : volumesInBackup(backup)).map((name) => {
+    const mount = desired.volumes?.logical[name]?.mount ?? null
+    const places = [
+      `/dev/${group}/${name}`,
+      `/dev/mapper/${group}-${name.replaceAll('-', '--')}`,
+      ...(mount === null ? [] : [mount]),
+    ]
+    const onIt = uses.filter(({ paths }) =>
+      paths.some((path) => places.some((place) => path === place || path.startsWith(`${place}/`))),
+    )
+    return { name, mount, domains: [...new Set(onIt.map((use) => use.name))].sort(natural) }
+  })
+}
+
+/** The tool that makes the initramfs, and the images that are older than mdadm.conf. */
+export async function observeInitramfs(
+  reader: HostReader,
+  confPath: string,
+): Promise<ArrayObserved['initramfs']> {
+  const tool = (await reader.facts('/usr/sbin/update-initramfs'))
+    ? 'update-initramfs'
+    : (await reader.facts('/usr/bin/dracut'))
+      ? 'dracut'
+      : null
+  const conf = await reader.facts(confPath)
+  const stale: string[] = []
+  if (tool !== null && conf !== null)
+    for (const version of (await reader.list('/lib/modules')) ?? []) {
+      const image = tool === 'dracut' ? `/boot/initramfs-${version}.img` : `/boot/initrd.img-${version}`
+      const facts = await reader.facts(image)
+      if (facts !== null && facts.modifiedMs < conf.modifiedMs) stale.push(image)
+    }
+  return { tool, stale }
+}
+
+/** mdadm reads /etc/mdadm.conf, and Debian's place only when that is missing; drop-ins lie beside it. */
+export async function observeConf(reader: HostReader) {
+  const debian = '/etc/mdadm/mdadm.conf'
+  const plain = '/etc/mdadm.conf'
+  const text = await reader.readText(plain)
+  const path = text === null && (await reader.facts('/etc/mdadm'))?.kind === 'folder' ? debian : plain
+  const folder = `${path}.d`
+  const dropIns: (readonly [string, string])[] = []
+  for (const name of (await reader.list(folder)) ?? [])
+    if (name.endsWith('.conf'))
+      dropIns.push([`${folder}/${name}`, (await reader.readText(`${folder}/${name}`)) ?? ''])
+  return { path, text: text ?? (await reader.readText(path)) ?? '', dropIns }
+}
