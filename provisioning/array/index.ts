@@ -5,9 +5,8 @@ import { check, describe } from './check.ts'
 import { type ArrayObserved, observe } from './observe.ts'
 import { plan } from './plan.ts'
 
-export { type Selection, selectDrives, type Verdict } from './drives.ts'
-export type { ArrayObserved, Drive, MdArray } from './observe.ts'
-export type { Refusal } from './refusals.ts'
+export { identityOf, selectDrives } from './drives.ts'
+export type { ArrayObserved, Drive } from './observe.ts'
 export { planReplacement } from './replace.ts'
 
 /** md over the unused drives. */
