@@ -7,7 +7,7 @@
 import { writeSync } from 'node:fs'
 import { HostError, type ProblemReport, problemOf } from '../provisioning/problem.ts'
 import { checkedArgs, doorNeeded, parseCommandLine, pathOf } from './api/arguments.ts'
-import { ask, type Reply } from './api/client.ts'
+import { ask } from './api/client.ts'
 import type { AnswerModule, StreamModule } from './api/context.ts'
 import {
   duration,
@@ -35,7 +35,7 @@ function write(fd: number, text: string): void {
       rest = rest.subarray(writeSync(fd, rest))
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
-      if (code === 'EPIPE') process.exit(EXIT.error)
+      if (code === 'EPIPE' || code === 'EIO') process.exit(EXIT.error)
       if (code !== 'EAGAIN') throw error
       // The pipe is full, and somebody made it non-blocking.
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)
@@ -148,17 +148,20 @@ async function streamPrinter(name: VerbName, json: boolean) {
 
 const changesHost = (name: VerbName): boolean => verbTable[name].door === 'operate'
 
-/** Calls `first` at the first Ctrl-C (or lost terminal) and ends the process at the second. */
-function onInterrupt(first: () => void): void {
+const interrupts = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+/** Calls `first` at the first Ctrl-C (or lost terminal) and ends the process at the second; answers how to end that. */
+function onInterrupt(first: () => void): () => void {
   let asked = false
   const interrupted = () => {
     if (asked) process.exit(EXIT.error)
     asked = true
     first()
   }
-  process.on('SIGINT', interrupted)
-  process.on('SIGTERM', interrupted)
-  process.on('SIGHUP', interrupted)
+  for (const signal of interrupts) process.on(signal, interrupted)
+  return () => {
+    for (const signal of interrupts) process.off(signal, interrupted)
+  }
 }
 
 const stopping =
@@ -177,35 +180,39 @@ async function askRootSide<N extends VerbName>(
   const closed: string[] = []
   try {
     for (const path of paths) {
-      let reply: Reply
       const asking = {
         caller: callerOf(process.env),
         onLine: (line: string) => printer?.line(JSON.parse(line)),
       }
-      if (printer)
-        onInterrupt(() => {
-          if (!changesHost(name)) process.exit(EXIT.done)
-          note(stopping)
-          ask(path, { ...asking, path: pathOf('stop'), args: {} }).catch((error: unknown) =>
-            tellProblem(problemOf(error), json, false),
-          )
-        })
-      try {
-        reply = await ask(path, { ...asking, path: pathOf(name), args })
-      } catch (error) {
-        const { code } = error as NodeJS.ErrnoException
-        if (error instanceof HostError || code === undefined || !(code in notThere)) throw error
-        closed.push(`${path}: ${notThere[code]}`)
-        process.removeAllListeners('SIGINT').removeAllListeners('SIGTERM').removeAllListeners('SIGHUP')
-        continue
+      const interrupted = () => {
+        if (!changesHost(name)) process.exit(EXIT.done)
+        note(stopping)
+        ask(path, { ...asking, path: pathOf('stop'), args: {} }).catch((error: unknown) =>
+          tellProblem(problemOf(error), json, false),
+        )
       }
-      printer?.end()
-      slow.end()
-      if (!reply.ok) return tellProblem(JSON.parse(reply.body), json, changesHost(name))
-      if (printer) return printer.exit()
-      slow.end()
-      await printAnswer(name, reply.body, json)
-      return (reply.exit ?? EXIT.error) as Exit
+      const release = printer ? onInterrupt(interrupted) : () => {}
+      try {
+        const reply = await ask(path, { ...asking, path: pathOf(name), args })
+        printer?.end()
+        slow.end()
+        if (!reply.ok) return tellProblem(JSON.parse(reply.body), json, changesHost(name))
+        if (printer) return printer.exit()
+        await printAnswer(name, reply.body, json)
+        return (reply.exit ?? EXIT.error) as Exit
+      } catch (error) {
+        const { code = '' } = error as NodeJS.ErrnoException
+        const why = error instanceof HostError ? undefined : notThere[code]
+        if (why === undefined) {
+          printer?.end()
+          slow.end()
+          // What was done before the connection was lost is not known here.
+          return tellProblem(problemOf(error), json, false)
+        }
+        closed.push(`${path}: ${why}`)
+      } finally {
+        release()
+      }
     }
     // The last door asks for the least.
     return { closed: closed.at(-1) ?? 'no socket' }
@@ -292,7 +299,8 @@ async function main(argv: readonly string[]): Promise<Exit> {
 const argv = process.argv.slice(2)
 main(argv)
   .catch((error: unknown) => {
-    const verb = argv.find((word) => !word.startsWith('-'))
-    return tellProblem(problemOf(error), argv.includes('--json'), verb === 'apply')
+    const verb = argv.find((word) => !word.startsWith('-')) ?? ''
+    const changes = verb in verbTable && changesHost(verb as VerbName)
+    return tellProblem(problemOf(error), argv.includes('--json'), changes)
   })
   .then((exit) => process.exit(exit))

@@ -2,7 +2,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { request as httpRequest } from 'node:http'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -12,6 +12,7 @@ import { pino } from 'pino'
 import t, { type Test } from 'tap'
 import { contextsOf } from '../../agent/api/context.ts'
 import { type Served, serve } from '../../agent/api/server.ts'
+import { verbTable } from '../../agent/api/verbs.ts'
 import { loadServed } from '../../agent/verbs/index.ts'
 import { fakeParts, letGo, readWorld, type World, writeWorld } from './fake-host.ts'
 
@@ -184,6 +185,51 @@ t.test('the command line', async (t) => {
     const json = await garrison(['status', '--json', '--socket', socket('read')])
     t.notMatch(json.stdout, /[\u001b\u0007\u009b\u202e]/)
     t.equal(JSON.parse(json.stdout).resources[0].summary, summary)
+  })
+
+  t.test('--json has the fields that the documents name', async (t) => {
+    const { socket } = await hostOf(t, { wanted: [step('one')] })
+    for (const verb of ['status', 'plan', 'why'] as const) {
+      const { stdout } = await garrison([verb, '--json', '--socket', socket('read')])
+      const { schema, ...rest } = JSON.parse(stdout)
+      t.equal(schema, verbTable[verb].schema)
+      t.same(Object.keys({ schema, ...rest }).sort(), Object.keys(verbTable[verb].json).sort())
+    }
+    for (const [args, verb] of [
+      [['version'], 'version'],
+      [['schema'], 'schema'],
+      [['completion', 'fish'], 'completion'],
+      [['check', join(import.meta.dirname, '../../packaging/host.yaml')], 'check'],
+    ] as const) {
+      const { stdout, exit } = await garrison([...args, '--json'])
+      t.equal(exit, 0)
+      t.same(Object.keys(JSON.parse(stdout)).sort(), Object.keys(verbTable[verb].json).sort())
+    }
+    const applied = await garrison(['apply', '--json', '--socket', socket('operate')])
+    for (const { event } of linesOf(applied.stdout)) t.ok(event in verbTable.apply.json, event)
+    const journal = await garrison(['journal', '--json', '--socket', socket('read')])
+    t.ok(linesOf(journal.stdout).every(({ schema, entry }) => schema === 'garrison/journal/1' && entry.apply))
+  })
+
+  t.test('check names each mistake with its place', async (t) => {
+    const folder = t.testdir({ 'host.yaml': 'version: 1\narray:\n  levl: 5\n' })
+    const { exit, stdout } = await garrison(['check', join(folder, 'host.yaml')])
+    t.equal(exit, 1)
+    t.match(stdout.replace(/\s+/g, ' '), /host\.yaml:3:3: array\.levl: unknown key "levl"; did you mean level\?/)
+  })
+
+  t.test('record writes a transcript that is replayed', async (t) => {
+    const folder = t.testdir({})
+    const dir = join(folder, 'transcript')
+    const first = await garrison(['record', dir, '--json'])
+    t.equal(first.exit, 0)
+    const lines = linesOf(readFileSync(join(dir, 'transcript.jsonl'), 'utf8'))
+    t.equal(JSON.parse(first.stdout).queries, lines.length)
+    t.ok(lines.every(({ call, args }) => typeof call === 'string' && Array.isArray(args)))
+    t.equal(statSync(dir).mode & 0o777, 0o700)
+    const second = await garrison(['record', dir])
+    t.equal(second.exit, 1)
+    t.match(second.stderr, 'file.exists')
   })
 
   t.test('is quiet when its reader has gone', async (t) => {
@@ -451,6 +497,7 @@ t.test('the process', async (t) => {
     const { exit, stderr } = await applied
     t.equal(exit, 1)
     t.match(stderr, /door\.lost/)
+    t.notMatch(stderr, /Nothing was changed/)
   })
   t.test('serves the sockets that systemd passes, each as the door that it is named', async (t) => {
     const folder = folderOf({})
