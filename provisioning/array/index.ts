@@ -5,7 +5,7 @@ import { check, describe } from './check.ts'
 import { type ArrayObserved, observe } from './observe.ts'
 import { plan } from './plan.ts'
 
-export { identityOf, selectDrives } from './drives.ts'
+export { selectDrives } from './drives.ts'
 export type { ArrayObserved, Drive } from './observe.ts'
 export { planReplacement } from './replace.ts'
 
