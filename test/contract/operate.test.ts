@@ -215,7 +215,10 @@ t.test('the command line', async (t) => {
     const folder = t.testdir({ 'host.yaml': 'version: 1\narray:\n  levl: 5\n' })
     const { exit, stdout } = await garrison(['check', join(folder, 'host.yaml')])
     t.equal(exit, 1)
-    t.match(stdout.replace(/\s+/g, ' '), /host\.yaml:3:3: array\.levl: unknown key "levl"; did you mean level\?/)
+    t.match(
+      stdout.replace(/\s+/g, ' '),
+      /host\.yaml:3:3: array\.levl: unknown key "levl"; did you mean level\?/,
+    )
   })
 
   t.test('record writes a transcript that is replayed', async (t) => {
