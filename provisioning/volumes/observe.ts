@@ -115,7 +115,7 @@ export interface ObservedVolumes {
   /** /dev/GROUP is there and is no volume group. */
   readonly nameTaken: boolean
   readonly array: ArrayDevice | null
-  /** The journal shows that making the group was begun and never ended. */
+  /** Making the group was begun and never ended, so part of a label on the array is ours. */
   readonly interrupted: boolean
   readonly volumes: readonly ObservedVolume[]
   /** Volumes of the group that are not in the document. */
@@ -384,7 +384,9 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Obs
     groups,
     nameTaken: group === undefined && (await reader.facts(`/dev/${groupName}`)) !== null,
     array,
-    interrupted: (await reader.unfinishedSteps()).some(({ key }) => key === 'volumes.group'),
+    // The journal never forgets an unfinished step, but LVM writes its backup as soon as a group is whole.
+    interrupted:
+      backup === null && (await reader.unfinishedSteps()).some(({ key }) => key === 'volumes.group'),
     volumes,
     undeclared: group?.logical.flatMap(({ name }) => (name in wantedVolumes ? [] : [name])) ?? [],
     lost: backup === null ? [] : volumesInBackup(backup),
