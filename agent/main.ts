@@ -69,7 +69,12 @@ function tellProblem(problem: ProblemReport, json: boolean, changes: boolean): E
   return refusals.has(problem.code) ? EXIT.refused : EXIT.error
 }
 
-const refusals: ReadonlySet<string> = new Set(['door.refused', 'apply.locked', 'plan.other-instance'])
+const refusals: ReadonlySet<string> = new Set([
+  'door.closed',
+  'door.refused',
+  'apply.locked',
+  'plan.other-instance',
+])
 
 /** The last line of a terminal: what goes on and for how long, written over until the next line is said. */
 function liveLine(on: boolean) {
@@ -202,7 +207,8 @@ async function askRootSide<N extends VerbName>(
         return (reply.exit ?? EXIT.error) as Exit
       } catch (error) {
         const { code = '' } = error as NodeJS.ErrnoException
-        const why = error instanceof HostError ? undefined : notThere[code]
+        const why: string | undefined =
+          error instanceof HostError ? undefined : notThere[code as keyof typeof notThere]
         if (why === undefined) {
           printer?.end()
           slow.end()
@@ -223,11 +229,7 @@ async function askRootSide<N extends VerbName>(
   }
 }
 
-const notThere: Readonly<Record<string, string>> = {
-  ENOENT: 'not there',
-  ECONNREFUSED: 'nobody listens',
-  EACCES: 'permission denied',
-}
+const notThere = { ENOENT: 'not there', ECONNREFUSED: 'nobody listens', EACCES: 'permission denied' } as const
 
 /** The verb run in this process, with what this user may read. */
 async function runHere<N extends VerbName>(name: N, args: Args<N>, json: boolean): Promise<Exit> {
@@ -289,7 +291,7 @@ async function main(argv: readonly string[]): Promise<Exit> {
   if (typeof asked === 'number') return asked
   if (socket !== undefined || (changesHost(name) && process.getuid?.() !== 0))
     throw new HostError(
-      'door.refused',
+      asked.closed.endsWith(notThere.EACCES) ? 'door.refused' : 'door.closed',
       `${name} needs the root side, and no door of it opens (${asked.closed})`,
     )
   note(`garrison: no root side (${asked.closed}): looking from here`)

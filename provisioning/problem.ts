@@ -92,6 +92,11 @@ export const PROBLEMS = {
     remedy:
       'Write /etc/garrison/host.yaml (an example is in /usr/share/doc/garrison/examples); garrison schema explains each key.',
   },
+  'door.closed': {
+    meaning: 'The root side could not be reached: its socket is not there, or nobody listens.',
+    remedy:
+      'Start its doors: systemctl start garrison-read.socket garrison-operate.socket garrison-admin.socket. Without systemd, run it as root.',
+  },
   'door.lost': {
     meaning: 'The connection to the root side ended before its answer was complete.',
     remedy:

@@ -58,12 +58,12 @@ export const safeJson = (value: unknown): string =>
 /** How many columns a text takes, colours left out. */
 export const widthOf = (text: string): number => text.replace(/\u001b\[\d+m/g, '').length
 
-/** Text in lines of at most `width` columns, broken at spaces; every run of white space counts as one space. */
-export function wrap(text: string, width: number): readonly string[] {
+/** Text in lines of at most `width` columns, broken at spaces; every run of white space counts as one. `first`: of line one. */
+export function wrap(text: string, width: number, first = width): readonly string[] {
   const lines: string[] = []
   let line = ''
   for (const word of text.split(/\s+/).filter(Boolean)) {
-    if (line !== '' && widthOf(line) + 1 + widthOf(word) > width) {
+    if (line !== '' && widthOf(line) + 1 + widthOf(word) > (lines.length === 0 ? first : width)) {
       lines.push(line)
       line = word
     } else line = line === '' ? word : `${line} ${word}`
@@ -72,18 +72,19 @@ export function wrap(text: string, width: number): readonly string[] {
 }
 
 /**
- * A paragraph: `label`, the text from column `indent` on; on a line of its own when the label leaves no room. Where a word is
- * too long for that column, all of it moves to the left.
+ * A paragraph: `label`, the text from column `indent` on. A longer label is followed by the text all the same, and only the lines
+ * after it keep to that column. Where a word is too long for the column, all of the text moves to the left.
  */
 export function paragraph(label: string, text: string, indent: number): string {
-  const lines = wrap(text, columns - indent)
-  const at = (left: number) => (line: string) => ' '.repeat(left) + line
-  if (indent > 2 && lines.some((line) => widthOf(line) > columns - indent))
-    return [label.trimEnd(), ...wrap(text, columns - 2).map(at(2))].filter(Boolean).join('\n')
-  const [first, ...rest] = lines.map(at(indent))
-  if (first === undefined) return label.trimEnd()
-  const fits = widthOf(label) < indent || (widthOf(label) === indent && /^$| $/.test(label))
-  return (fits ? [label + first.slice(widthOf(label)), ...rest] : [label.trimEnd(), first, ...rest]).join(
+  const used = widthOf(label)
+  const lead = label === '' || used < indent || (used === indent && label.endsWith(' ')) ? indent : used + 2
+  const lines = wrap(text, columns - indent, columns - lead)
+  const [first = '', ...rest] = lines
+  if (first === '') return label.trimEnd()
+  const fits = lead + widthOf(first) <= columns && rest.every((line) => indent + widthOf(line) <= columns)
+  if (!fits && indent > 2)
+    return [label.trimEnd(), ...wrap(text, columns - 2).map((line) => `  ${line}`)].filter(Boolean).join('\n')
+  return [label + ' '.repeat(lead - used) + first, ...rest.map((line) => ' '.repeat(indent) + line)].join(
     '\n',
   )
 }

@@ -246,8 +246,8 @@ t.test('the command line', async (t) => {
   t.test('refuses to apply where no door opens', async (t) => {
     const { exit, stderr } = await garrison(['apply', '--socket', '/nonexistent/admin.sock'])
     t.equal(exit, 3)
-    t.match(stderr, /^garrison: door\.refused: apply needs the root side.*\n.*not there/)
-    t.match(stderr, /\n {2}Nothing was changed\.\n {2}Looking needs/)
+    t.match(stderr, /^garrison: door\.closed: apply needs the root side.*\n.*not there/)
+    t.match(stderr, /\n {2}Nothing was changed\.\n {2}Start its doors/)
   })
 })
 

@@ -75,7 +75,7 @@ t.test('text of the host cannot drive a terminal', async (t) => {
 t.test('paragraphs', async (t) => {
   t.same(wrap('one two  three\nfour', 9), ['one two', 'three', 'four'])
   t.equal(paragraph('  key', 'a text', 8), '  key   a text')
-  t.equal(paragraph('  a-long-key', 'a text', 8), '  a-long-key\n        a text')
+  t.equal(paragraph('  a-long-key', 'a text', 8), '  a-long-key  a text')
   t.equal(paragraph('label', '', 8), 'label')
   t.equal(withTail('left', 'right'), `left${' '.repeat(71)}right`)
   t.equal(withTail('x'.repeat(75), 'right'), `${'x'.repeat(75)}\n${' '.repeat(75)}right`)
