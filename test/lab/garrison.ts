@@ -20,7 +20,9 @@ export function builtPackage(): string {
 /** Installs the .deb in the guest as an operator would. */
 export async function installGarrison(guest: Guest): Promise<void> {
   await guest.copyIn(builtPackage(), '/var/tmp/garrison.deb')
-  await guest.run(['dpkg', '--install', '/var/tmp/garrison.deb'], { deadlineMs: 300_000 })
+  await guest.run(['apt-get', 'install', '--yes', '--no-install-recommends', '/var/tmp/garrison.deb'], {
+    deadlineMs: 300_000,
+  })
 }
 
 /** The document of the scenarios: RAID5 of the unused drives, a volume for images and one raw. `more` replaces whole parts. */
