@@ -92,9 +92,11 @@ function* arrayFindings(array: MdArray, drives: readonly Drive[]): Generator<Fin
     }
   if (array.active && progress && ['resync', 'recovery', 'reshape'].includes(progress.action)) {
     const until =
-      progress.minutesLeft === null
-        ? `until its ${progress.action} is through, with no end in sight`
-        : `for another ${duration(progress.minutesLeft)}`
+      progress.waits !== null
+        ? `until its ${progress.action} is through, which has not begun`
+        : progress.minutesLeft === null
+          ? `until its ${progress.action} is through, with no end in sight`
+          : `for another ${duration(progress.minutesLeft)}`
     yield {
       code: progress.action === 'reshape' ? 'array.reshaping' : 'array.resyncing',
       severity: 'warning',

@@ -367,7 +367,8 @@ function planName(
   after: readonly string[],
 ): readonly Step[] {
   const { links, path, kernelName, uuid, used } = array
-  if (links.includes(wanted.name)) return []
+  const forget = forgetCreating(observed, kernelName)
+  if (links.includes(wanted.name) && forget.length === 0) return []
   const device = `/dev/md/${wanted.name}`
   const step = {
     id: 'array.name',
@@ -376,13 +377,13 @@ function planName(
     because: [{ path: 'array.name', desired: wanted.name, observed: [...links] }],
     ...(after.length > 0 && { after }),
   } as const
-  if (links.length === 0)
+  if (links.length === 0 || links.includes(wanted.name))
     return [
       {
         ...step,
         actions: [
-          ...forgetCreating(observed, kernelName),
-          run([mdadm, '--incremental', '--rebuild-map']),
+          ...forget,
+          ...(links.length === 0 ? [run([mdadm, '--incremental', '--rebuild-map'])] : []),
           run([udevadm, 'trigger', '--action=change', `--name-match=${path}`]),
           named(wanted.name),
         ],
@@ -404,6 +405,25 @@ function planName(
         ]),
         named(wanted.name),
       ],
+    },
+  ]
+}
+
+/** A rebuild or resync that waits for a first write which may never come. */
+function planResume(array: MdArray): readonly Step[] {
+  const { readOnly, members, progress, raidDevices, path } = array
+  const active = members.filter(({ condition }) => condition === 'active').length
+  const lacking = (raidDevices ?? active) - active
+  const waits =
+    progress?.waits === 'pending' || (lacking > 0 && active + lacking <= members.filter(isWorking).length)
+  if (readOnly !== 'auto' || !waits) return []
+  return [
+    {
+      id: 'array.resume',
+      summary: `let ${titleOf(array)} go on with what it waits for`,
+      risk: 'safe',
+      because: [{ path: 'array', desired: 'redundant', observed: 'read-only until its first write' }],
+      actions: [run([mdadm, '--readwrite', path])],
     },
   ]
 }
@@ -430,6 +450,7 @@ function planRunning(
   const configure = remember(observed, desired, wanted, { uuid, members }, [])
   return [
     ...planAdditions(observed, desired, wanted, array, selection.chosen),
+    ...planResume(array),
     ...configure,
     ...planName(observed, wanted, array, configure.filter(({ id }) => id === 'array.configure').map(stepKey)),
   ]
