@@ -144,7 +144,9 @@ function leftText(terminal: Terminal, { key, text, reason, blocked, command }: L
       paragraph(label, `blocked: ${blocked.message}`, keyColumn),
       paragraph('', blocked.remedy, keyColumn),
     ]
-  return [paragraph(label, command === undefined ? text : `not allowed yet: ${command}`, keyColumn)]
+  if (command === undefined) return [paragraph(label, text, keyColumn)]
+  // On a line of its own, to be copied.
+  return [paragraph(label, 'not allowed yet; to perform it:', keyColumn), paragraph('', command, keyColumn)]
 }
 
 function finishedText(terminal: Terminal, line: Extract<ApplyLine, { event: 'finished' }>): string {

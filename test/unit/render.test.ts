@@ -277,7 +277,8 @@ t.test('apply', async (t) => {
     apply.render(finished, piped),
     text(
       '2 steps performed in 3.4 s. Not settled: what is left may not be performed.',
-      '  array.level   not allowed yet: garrison apply --allow disruptive --only array',
+      '  array.level   not allowed yet; to perform it:',
+      '                garrison apply --allow disruptive --only array',
       '  WARNING  array.resyncing: not redundant until 14:32',
       '           Rollouts and reboots wait for it. Nothing to do.',
     ),
