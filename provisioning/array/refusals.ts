@@ -103,6 +103,9 @@ function* contentRefusals(drive: Drive, context: RefusalContext): Generator<Refu
       code: 'drive.signature',
       message: `belongs to md array ${superblock.name ?? '(without a name)'}, UUID ${superblock.uuid ?? 'unreadable'}`,
     }
+  if (!superblock)
+    for (const name of drive.arrays)
+      yield { code: 'drive.signature', message: `is a member of the md array ${name}` }
   for (const { type, offset } of signatures) {
     // Our own superblocks are of version 1.2; one that lies elsewhere is somebody else's.
     const told = type === 'linux_raid_member' && superblock !== null && !(own && offset !== superblockOffset)

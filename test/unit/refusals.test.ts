@@ -108,6 +108,11 @@ const cases: Readonly<Record<string, Case>> = {
     drive: withSignatures(signature('linux_raid_member', sizeBytes - 65536)),
   },
   '5 md of another host': { code: 'drive.signature', says: /md array data/, drive: { superblock: foreign } },
+  '5 md that runs': {
+    code: 'drive.signature',
+    says: /member of the md array md9/,
+    drive: { arrays: ['md9'], holders: ['md9'], probe: null },
+  },
   '5 what blkid alone recognises': {
     code: 'drive.signature',
     says: /looks like drbd/,
