@@ -438,7 +438,7 @@ export const PROBLEMS = {
     remedy: 'Unmount {path} and remove what mounts it, or choose another path.',
   },
   'volumes.name-refused': {
-    meaning: 'LVM does not take this name.',
+    meaning: 'LVM does not take this name, or has given it to something else.',
     remedy: 'Choose another name in the document.',
   },
   'volumes.no-room': {

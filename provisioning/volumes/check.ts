@@ -28,7 +28,7 @@ function checkVolume(volume: ObservedVolumes['volumes'][number], group: string):
       'volumes.not-mounted',
       'high',
       `${name} is not mounted at ${path}`,
-      `See systemctl status -- ${unit.name}; garrison apply mounts it.`,
+      `See systemctl status -- '${unit.name}' for why; garrison plan says what would mount it.`,
     )
   if (occupant?.ours && occupant.readOnly)
     found(

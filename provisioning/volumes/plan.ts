@@ -208,8 +208,6 @@ interface Subject {
   readonly groupName: string
   readonly group: VolumeGroup | undefined
   readonly geometry: Geometry | null
-  /** False while there is no array: sizes and geometry are not known yet, so actions cannot be told. */
-  readonly arrayKnown: boolean
   /** Keys of the steps that must be gone before LVM may change this volume. */
   readonly after: readonly string[]
   /** Extents that nobody has yet and no earlier volume of the document asks for. */
@@ -250,6 +248,14 @@ const noRoom = (subject: Subject, neededExtents: number, group: VolumeGroup): Bl
   return blocked('volumes.no-room', `${volume.name} needs ${needed} more, ${group.name} has ${free} left`)
 }
 
+const tooSmall = ({ volume, want }: Subject, bytes: number): Blocked | null =>
+  want.mount !== undefined && want.filesystem === 'xfs' && bytes < smallestXfsBytes
+    ? blocked(
+        'volumes.no-room',
+        `${volume.name} has ${formatBytes(bytes)}, xfs needs ${formatBytes(smallestXfsBytes)}`,
+      )
+    : null
+
 const step = (
   { volume }: Subject,
   id: string,
@@ -277,26 +283,29 @@ function createStep(subject: Subject): Step {
     ? blocked('volumes.name-refused', `LVM keeps names such as ${volume.name} for itself`)
     : group === undefined || extents === null
       ? null
-      : noRoom(subject, extents, group)
+      : (noRoom(subject, extents, group) ?? tooSmall(subject, extents * group.extentBytes))
   return step(subject, 'create', {
     summary: `${volume.name}, ${sizeWords(subject)}, ${want.mount === undefined ? 'raw' : want.filesystem}`,
     because: [change(desired, pathOf(subject, sizeField(subject)), want.size ?? want.share ?? null, null)],
-    actions:
-      extents === null
-        ? []
-        : [
-            run([
-              '/usr/sbin/lvcreate',
-              // Signatures of what these extents held before are wiped: they are free extents of our own group.
-              '--yes',
-              ...['--wipesignatures', 'y', '--zero', 'y'],
-              // A raw volume belongs to its VM from the start and is never formatted.
-              ...(want.mount === undefined ? [] : ['--addtag', unformattedTag]),
-              ...['--name', volume.name, '--extents', String(extents)],
-              '--',
-              groupName,
-            ]),
-          ],
+    actions: [
+      run([
+        '/usr/sbin/lvcreate',
+        // Signatures of what these extents held before are wiped: they are free extents of our own group.
+        '--yes',
+        ...['--wipesignatures', 'y', '--zero', 'y'],
+        // A raw volume belongs to its VM from the start and is never formatted.
+        ...(want.mount === undefined ? [] : ['--addtag', unformattedTag]),
+        ...['--name', volume.name],
+        // Before the group is there, a forecast in LVM's own words.
+        ...(extents !== null
+          ? ['--extents', String(extents)]
+          : want.size === undefined
+            ? ['--extents', `${want.share}%VG`]
+            : ['--size', `${sizeBytes(want.size)}b`]),
+        '--',
+        groupName,
+      ]),
+    ],
     ...(objection !== null && { blocked: objection }),
     ...after(subject.after),
   })
@@ -397,7 +406,7 @@ function placeObjection(subject: Subject, place: MountPlace, fill: boolean): Blo
 
 /** Makes the filesystem; where the folder to mount over has content, copies that onto it too. */
 function formatStep(subject: Subject, place: MountPlace, comesAfter: readonly string[]): Step {
-  const { volume, want, desired, group, geometry, arrayKnown } = subject
+  const { volume, want, desired, group, geometry } = subject
   const { name, device, logical, signature, ownUuid } = volume
   // Before the group is there, a forecast for a volume that is not tiny.
   const forecastBytes =
@@ -435,10 +444,6 @@ function formatStep(subject: Subject, place: MountPlace, comesAfter: readonly st
         ]
       : [run([...retag, '--', lvmName(subject)])]),
   ]
-  const tooSmall =
-    want.filesystem === 'xfs' && size < smallestXfsBytes
-      ? blocked('volumes.no-room', `${name} has ${formatBytes(size)}, xfs needs 300.0 MiB`)
-      : null
   const marked =
     signature !== null && signature.uuid !== ownUuid
       ? blocked('volumes.content-unknown', `${name} is marked unformatted and yet holds ${signature.type}`, {
@@ -449,11 +454,15 @@ function formatStep(subject: Subject, place: MountPlace, comesAfter: readonly st
     volume.exclusive === 'busy'
       ? blocked('volumes.in-use', `${device} is marked unformatted and yet something holds it open`)
       : null
-  const objection = tooSmall ?? marked ?? busy ?? placeObjection(subject, place, fill)
+  const objection =
+    (logical === null ? null : tooSmall(subject, size)) ??
+    marked ??
+    busy ??
+    placeObjection(subject, place, fill)
   return step(subject, 'format', {
     summary: `${name}, ${want.filesystem}${fill ? `, with the content of ${place.path}` : ''}`,
     because: [change(desired, pathOf(subject, 'filesystem'), want.filesystem, signature?.type ?? null)],
-    actions: arrayKnown ? actions : [],
+    actions,
     ...(objection !== null && { blocked: objection }),
     ...after(comesAfter),
     ...(logical !== null && { claims: [device] }),
@@ -636,7 +645,10 @@ function planVolume(subject: Subject): readonly Step[] {
     }),
   ]
   if (logical.path === null)
-    return refuse('volumes.content-unknown', `${volume.name} is a ${logical.layout.join(' ')} volume`)
+    return refuse(
+      'volumes.name-refused',
+      `${lvmName(subject)} is there already, and is a ${logical.layout.join(' ')}`,
+    )
   const growing = sizeSteps(subject)
   if (!logical.active)
     return [
@@ -719,7 +731,6 @@ export function plan(observed: ObservedVolumes, desired: Desired): readonly Step
       groupName: wanted.group,
       group,
       geometry: observed.array?.geometry ?? null,
-      arrayKnown: observed.array !== null,
       after: groupSteps.map(stepKey),
       freeExtents,
       rival: others.find(([, other]) => want.mount !== undefined && other.mount === want.mount)?.[0] ?? null,
