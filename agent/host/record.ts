@@ -4,7 +4,7 @@ import type { HostReader } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
 
 /** One line of a transcript. The same call with the same arguments may come more than once; each line is what was so then. */
-export type TranscriptLine = { readonly call: keyof HostReader; readonly args: readonly unknown[] } & (
+type TranscriptLine = { readonly call: keyof HostReader; readonly args: readonly unknown[] } & (
   | { readonly answer: unknown }
   | { readonly error: { readonly code: string; readonly message: string; readonly details: unknown } }
 )

@@ -121,16 +121,14 @@ t.test('a blocked step holds back what comes after it and nothing else', async (
   const blocked: Resource<Readonly<Record<string, string | null>>> = {
     ...inner,
     plan: (observed, wanted) => [
-      ...inner
-        .plan(observed, wanted)
-        .map((step) =>
-          step.subject === '/1'
-            ? {
-                ...step,
-                blocked: { code: 'plan.blocked' as const, message: 'in the way', remedy: 'move it' },
-              }
-            : step,
-        ),
+      ...inner.plan(observed, wanted).map((step) =>
+        step.subject === '/1'
+          ? {
+              ...step,
+              blocked: { code: 'plan.blocked' as const, message: 'in the way', remedy: 'move it' },
+            }
+          : step,
+      ),
       ...(observed['/3'] === 'x' ? [] : [write('a.free', '/3', 'x')]),
     ],
     observe: async (reader) => ({ '/3': await reader.readText('/3'), '/1': null, '/2': null }),
