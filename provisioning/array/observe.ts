@@ -1,12 +1,12 @@
 // Looks at every drive and every md array of the host: /proc, sysfs, udev's links, and the tools that read devices themselves.
 
+import { blkid, type Probed, probedOf } from '../block/blkid.ts'
 import { type BlockDevice, descendants, observeBlockDevices } from '../block/lsblk.ts'
 import { type Mount, parseMountinfo } from '../block/mountinfo.ts'
 import type { Desired, DesiredArray } from '../desired.ts'
 import type { DriveSample, HostReader, IoActivity, LockHolder } from '../host.ts'
 import { HostError } from '../problem.ts'
 import { observeArray } from './arrays.ts'
-import { blkid, type Probed, probedOf } from './blkid.ts'
 import { Devices, mountOver, natural } from './devices.ts'
 import { parseVmUses, type VmUse } from './domains.ts'
 import { type MdSuperblock, mdadmExamine, parseMdadmExamine } from './mdadm.ts'

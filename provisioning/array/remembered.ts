@@ -1,24 +1,11 @@
 // What the host remembers of its arrays while they do not run: mdadm.conf, the initramfs, LVM's backup of the volumes on them.
 
+import { volumesInBackup } from '../block/lvm-backup.ts'
 import type { Desired } from '../desired.ts'
 import type { HostReader } from '../host.ts'
 import { natural } from './devices.ts'
 import type { VmUse } from './domains.ts'
 import type { ArrayObserved, LostVolume } from './observe.ts'
-
-/** The logical volumes that LVM's text backup of a group (/etc/lvm/backup/GROUP) lists. */
-export function volumesInBackup(text: string): readonly string[] {
-  const names: string[] = []
-  const open: string[] = []
-  for (const line of text.split('\n')) {
-    const [, name] = /^\s*([\w.+-]+)\s*\{/.exec(line) ?? []
-    if (name !== undefined) {
-      if (open.at(-1) === 'logical_volumes') names.push(name)
-      open.push(name)
-    } else if (/^\s*\}/.test(line)) open.pop()
-  }
-  return names
-}
 
 /** The volumes of a group that is gone, each with the domains that had disks on it. */
 export async function observeLostVolumes(

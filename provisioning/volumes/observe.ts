@@ -1,6 +1,7 @@
 // Reads the volume group on the array, its volumes, where they are mounted, and what is in the way.
 
 import { createHash } from 'node:crypto'
+import { blkid, probedOf } from '../block/blkid.ts'
 import { dumpe2fs, parseDumpe2fs } from '../block/dumpe2fs.ts'
 import {
   type LogicalVolume,
@@ -9,12 +10,12 @@ import {
   type PhysicalVolume,
   type VolumeGroup,
 } from '../block/lvm.ts'
+import { volumesInBackup } from '../block/lvm-backup.ts'
 import { type Mount, mountAt, parseMountinfo } from '../block/mountinfo.ts'
 import { parseXfsInfo, xfsInfo } from '../block/xfs-info.ts'
 import type { Desired, DesiredLogical } from '../desired.ts'
 import type { Capacity, HostReader } from '../host.ts'
 import { HostError } from '../problem.ts'
-import { observeSignature, type Signature } from './blkid.ts'
 import { type MountUnit, mountUnit } from './mount-unit.ts'
 import { type Label, observeLabel } from './selinux.ts'
 
@@ -28,6 +29,12 @@ export const copiedTag = 'garrison.copied'
 export interface Geometry {
   readonly chunkBytes: number
   readonly dataMembers: number
+}
+
+/** What a device is marked as: a filesystem, an LVM or md member, `gpt partition table`, `several signatures`. */
+export interface Signature {
+  readonly type: string
+  readonly uuid: string | null
 }
 
 /** What a filesystem is made with. */
@@ -140,6 +147,17 @@ function filesystemUuid(machineId: string, group: string, name: string): string 
   return `${a}-${b}-8${c}-8${d}-${e}`
 }
 
+/** What a device is marked as; null when blkid finds nothing on it. */
+export async function observeSignature(reader: HostReader, device: string): Promise<Signature | null> {
+  const answer = await reader.query(blkid(device))
+  const { type, uuid, partitionTable, ambivalent } = probedOf(answer)
+  if (ambivalent) return { type: 'several signatures', uuid: null }
+  if (type !== null) return { type, uuid }
+  if (partitionTable !== null) return { type: `${partitionTable} partition table`, uuid: null }
+  if (answer.exit === 0) throw new HostError('host.unexpected-answer', `blkid named no type on ${device}`)
+  return null
+}
+
 const readNumber = async (reader: HostReader, path: string): Promise<number> => {
   // During a reshape sysfs appends the former value: `4 (3)`.
   const number = Number.parseInt((await reader.readText(path)) ?? '', 10)
@@ -182,12 +200,6 @@ async function observeArray(reader: HostReader, name: string, lvm: Lvm): Promise
             nonZeroAt: (await reader.sample(path)).nonZeroAt,
           },
   }
-}
-
-/** Names of the volumes in LVM's backup of a group, which it keeps on root and removes with the group. */
-export function volumesInBackup(text: string): readonly string[] {
-  const [, section = ''] = /^\tlogical_volumes \{\n(.*?)^\t\}/ms.exec(text) ?? []
-  return [...section.matchAll(/^\t\t([\w+.-]+) \{$/gm)].map(([, name = '']) => name)
 }
 
 async function observeAccount(

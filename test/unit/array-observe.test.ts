@@ -3,7 +3,7 @@
 import t from 'tap'
 import { selectDrives } from '../../provisioning/array/drives.ts'
 import { type ArrayObserved, observe } from '../../provisioning/array/observe.ts'
-import { volumesInBackup } from '../../provisioning/array/remembered.ts'
+import { volumesInBackup } from '../../provisioning/block/lvm-backup.ts'
 import type { Answer, HostReader, UnfinishedStep } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import { wanting } from './array-host.ts'

@@ -3,11 +3,11 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { parseBlkid, probedOf } from '../../provisioning/array/blkid.ts'
 import { parseVmUses } from '../../provisioning/array/domains.ts'
 import { parseCrypttab, parseFstab, parseUnitWhat } from '../../provisioning/array/names.ts'
 import { criticalWarnings, parseSmartLog } from '../../provisioning/array/nvme.ts'
 import { parseWipefs } from '../../provisioning/array/wipefs.ts'
+import { parseBlkid, probedOf } from '../../provisioning/block/blkid.ts'
 
 const captures = join(import.meta.dirname, '../../../shared/captures')
 const read = (name: string) => readFileSync(join(captures, name), 'utf8')

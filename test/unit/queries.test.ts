@@ -2,10 +2,10 @@
 import t from 'tap'
 import type { Argv } from '../../agent/host/exec.ts'
 import { onlyReads } from '../../agent/host/queries.ts'
-import { blkid } from '../../provisioning/array/blkid.ts'
 import { mdadmDetail, mdadmExamine } from '../../provisioning/array/mdadm.ts'
 import { nvmeSmartLog } from '../../provisioning/array/nvme.ts'
 import { wipefs } from '../../provisioning/array/wipefs.ts'
+import { blkid } from '../../provisioning/block/blkid.ts'
 import { btrfsFilesystemShow } from '../../provisioning/block/btrfs.ts'
 import { dumpe2fs } from '../../provisioning/block/dumpe2fs.ts'
 import { lsblk } from '../../provisioning/block/lsblk.ts'
@@ -27,7 +27,6 @@ import {
   systemctlShow,
   systemctlStart,
 } from '../../provisioning/software/systemctl.ts'
-import { blkidProbe } from '../../provisioning/volumes/blkid.ts'
 import { resize2fs } from '../../provisioning/volumes/ext4.ts'
 import { matchpathcon } from '../../provisioning/volumes/selinux.ts'
 
@@ -37,7 +36,6 @@ const argvOf = (line: string): Argv => line.split(' ') as unknown as Argv
 
 const asked: readonly Argv[] = [
   blkid(device),
-  blkidProbe(device),
   mdadmDetail('/dev/md/garrison'),
   mdadmExamine([device, '/dev/disk/by-id/nvme-Amazon_EC2_NVMe_Instance_Storage_AWS1A:b@c']),
   nvmeSmartLog(device),

@@ -1,9 +1,9 @@
 // Every reason for which a drive is refused: it is given when it holds, and not when it does not.
 
 import t from 'tap'
-import type { Probed } from '../../provisioning/array/blkid.ts'
 import { arrayUuid, selectDrives } from '../../provisioning/array/drives.ts'
 import type { ArrayObserved, Drive } from '../../provisioning/array/observe.ts'
+import type { Probed } from '../../provisioning/block/blkid.ts'
 import type { Desired } from '../../provisioning/desired.ts'
 import { PROBLEMS } from '../../provisioning/problem.ts'
 import { blank, drive, host, rootDrive, wanting } from './array-host.ts'

@@ -1,14 +1,12 @@
 // The foreign interfaces of volumes: systemd's path names against systemd-escape itself, blkid against captures, argv and unit files.
 
 import { execFileSync } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
 import type { Answer, HostReader } from '../../provisioning/host.ts'
-import { observeSignature, parseBlkidProbe } from '../../provisioning/volumes/blkid.ts'
 import { mkfsExt4 } from '../../provisioning/volumes/ext4.ts'
 import { volumes } from '../../provisioning/volumes/index.ts'
 import { escapePath, mountUnit, unitMark } from '../../provisioning/volumes/mount-unit.ts'
-import { volumesInBackup } from '../../provisioning/volumes/observe.ts'
+import { observeSignature } from '../../provisioning/volumes/observe.ts'
 import { extentKiB } from '../../provisioning/volumes/plan.ts'
 import { labelActions, observeLabel, parseMatchpathcon } from '../../provisioning/volumes/selinux.ts'
 import { mkfsXfs } from '../../provisioning/volumes/xfs.ts'
@@ -28,31 +26,24 @@ t.test('unit names are those of systemd-escape --path', async (t) => {
   t.same(paths.map(escapePath), expected.trim().split(' '))
 })
 
-t.test('blkid: a type, a partition table, several, nothing, and what is not known', async (t) => {
-  const captures = new URL('../../../shared/captures/volumes/', import.meta.url)
-  t.ok(readdirSync(captures).length > 0, 'the captures are there')
-  const xfs =
-    'DEVNAME=/dev/dm-0\nLABEL=images\nUUID=0a1b2c3d-1111-2222-3333-444455556666\nBLOCK_SIZE=512\nTYPE=xfs\nUSAGE=filesystem\n'
-  t.same(parseBlkidProbe(0, xfs), { type: 'xfs', uuid: '0a1b2c3d-1111-2222-3333-444455556666' })
-  t.same(parseBlkidProbe(0, 'DEVNAME=/dev/md127\nPTUUID=8e9aeed1\nPTTYPE=gpt\n'), {
+t.test('what a device is marked as', async (t) => {
+  const observe = (exit: number, stdout: string) => {
+    const query = async (): Promise<Answer> => ({ exit, stdout, stderr: '' })
+    return observeSignature({ query } as unknown as HostReader, '/dev/garrison/images')
+  }
+  const uuid = '0a1b2c3d-1111-2222-3333-444455556666'
+  t.same(await observe(0, `ID_FS_UUID=${uuid}\nID_FS_TYPE=xfs\nID_FS_USAGE=filesystem\n`), {
+    type: 'xfs',
+    uuid,
+  })
+  t.same(await observe(0, 'ID_PART_TABLE_UUID=8e9a\nID_PART_TABLE_TYPE=gpt\n'), {
     type: 'gpt partition table',
     uuid: null,
   })
-  t.same(parseBlkidProbe(8, ''), { type: 'several signatures', uuid: null })
-  t.equal(parseBlkidProbe(2, ''), null)
-  t.throws(() => parseBlkidProbe(0, 'DEVNAME=/dev/md127\n'), { code: 'host.unexpected-answer' })
-  t.throws(() => parseBlkidProbe(4, ''), { code: 'host.unexpected-answer' })
-  // The same member as another output format tells it must not pass for an answer in this one.
-  const udev = readFileSync(new URL('blkid-mdraid-1.txt', captures), 'utf8')
-  t.throws(() => parseBlkidProbe(0, udev), { code: 'host.unexpected-answer' })
-
-  const asked: (readonly string[])[] = []
-  const query = async (argv: readonly string[]): Promise<Answer> => {
-    asked.push(argv)
-    return { exit: 0, stdout: xfs, stderr: '' }
-  }
-  t.match(await observeSignature({ query } as unknown as HostReader, '/dev/garrison/images'), { type: 'xfs' })
-  t.same(asked, [['/usr/sbin/blkid', '--probe', '--output', 'export', '--', '/dev/garrison/images']])
+  t.same(await observe(8, ''), { type: 'several signatures', uuid: null })
+  t.equal(await observe(2, ''), null)
+  await t.rejects(observe(0, 'ID_FS_USAGE=other\n'), { code: 'host.unexpected-answer' })
+  await t.rejects(observe(4, ''), { code: 'host.unexpected-answer' })
 })
 
 t.test('extents are whole stripes of at least 4 MiB that LVM takes', async (t) => {
@@ -111,19 +102,6 @@ t.test('a mount unit', async (t) => {
   t.match(unit.deviceText, '\n[Unit]\nJobRunningTimeoutSec=60\n')
   const xfs = mountUnit({ name: 'a', group: 'g', path: '/a', uuid: '1', filesystem: 'xfs' })
   t.notMatch(xfs.text, 'fsck')
-})
-
-t.test('the volumes in a backup of LVM', async (t) => {
-  const backup = [
-    'garrison {\n\tid = "a"\n\tphysical_volumes {\n\n\t\tpv0 {\n\t\t\tid = "b"\n\t\t}\n\t}\n',
-    '\tlogical_volumes {\n\n\t\timages {\n\t\t\tid = "c"\n\n\t\t\tsegment1 {\n\t\t\t\tstart_extent = 0\n\t\t\t}\n\t\t}\n',
-    '\n\t\tback.up-2 {\n\t\t\tid = "d"\n\t\t}\n\t}\n\n\thistorical {\n\t\told {\n\t\t}\n\t}\n}\n',
-  ]
-  t.same(volumesInBackup(`contents = "Text Format Volume Group"\n\n${backup.join('\n')}`), [
-    'images',
-    'back.up-2',
-  ])
-  t.same(volumesInBackup('garrison {\n\tid = "a"\n}\n'), [])
 })
 
 t.test('SELinux labels', async (t) => {
