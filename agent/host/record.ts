@@ -3,11 +3,10 @@
 import type { HostReader } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
 
-/** One line of a transcript. The same call with the same arguments may come more than once; each line is what was so then. */
-type TranscriptLine = { readonly call: keyof HostReader; readonly args: readonly unknown[] } & (
+/** What came of a call. The same call with the same arguments may come more than once; each line is what was so then. */
+type Outcome =
   | { readonly answer: unknown }
   | { readonly error: { readonly code: string; readonly message: string; readonly details: unknown } }
-)
 
 const calls: Readonly<Record<keyof HostReader, true>> = {
   query: true,
@@ -31,7 +30,7 @@ export function recording(reader: HostReader, write: (line: string) => Promise<v
     async (...args: unknown[]) => {
       // An argument that was left out and one given as undefined are the same call.
       const given = args.filter((arg) => arg !== undefined)
-      const tell = (outcome: object) => write(JSON.stringify({ call, args: given, ...outcome }))
+      const tell = (outcome: Outcome) => write(JSON.stringify({ call, args: given, ...outcome }))
       try {
         const answer = await (reader[call] as (...args: unknown[]) => Promise<unknown>).apply(reader, args)
         await tell({ answer })
