@@ -1,0 +1,48 @@
+// Root grown to its drive in each layout while it is in use, and left alone where something is in the way.
+import t from 'tap'
+import { garrison, installGarrison, settle, writeDocument } from './garrison.ts'
+import { bootGuest, type Guest } from './guest.ts'
+
+t.setTimeout(0)
+
+const document = JSON.stringify({ version: 1, root: {} })
+
+const rootBytes = async (guest: Guest): Promise<number> =>
+  Number((await guest.run(['df', '--output=size', '--block-size=1', '/'])).stdout.split('\n')[1])
+
+for (const layout of ['xfs-lvm', 'btrfs'] as const) {
+  t.test(`${layout}: / fills its drive, and a second apply does nothing`, async (t) => {
+    await using guest = await bootGuest({ layout, drives: [] })
+    await installGarrison(guest)
+    await writeDocument(guest, document)
+    const before = await rootBytes(guest)
+    const answer = await settle(guest)
+    t.ok(answer.lines.at(-1).performed > 0)
+    const after = await rootBytes(guest)
+    t.ok(after > 6.5 * 2 ** 30, `${before} bytes have become ${after} of an 8 GiB drive`)
+    t.equal((await settle(guest)).lines.at(-1).performed, 0)
+    const warnings = await guest.run(['sfdisk', '--verify', '/dev/nvme0n1'], { allowFailure: true })
+    t.notMatch(warnings.stderr, /backup|PMBR/i, 'the partition table is whole')
+    await guest.reboot()
+    t.equal(await rootBytes(guest), after, 'the same after a reboot')
+    t.equal((await garrison(guest, ['plan'])).exit, 0)
+  })
+}
+
+t.test('another partition behind root: blocked, said why, and the table unchanged', async (t) => {
+  await using guest = await bootGuest({ layout: 'ext4', drives: [] })
+  await installGarrison(guest)
+  await writeDocument(guest, document)
+  await guest.run(['sfdisk', '--append', '--force', '--no-reread', '/dev/nvme0n1'], {
+    stdin: 'size=64MiB\n',
+    allowFailure: true,
+  })
+  await guest.run(['partx', '--update', '/dev/nvme0n1'])
+  const table = (await guest.run(['sfdisk', '--dump', '/dev/nvme0n1'])).stdout
+  const answer = await garrison(guest, ['apply', '--allow', 'destroys-data'])
+  t.equal(answer.exit, 3)
+  const [left] = answer.lines.at(-1).left
+  t.equal(left?.reason, 'blocked')
+  t.match(left?.text, /behind|after/)
+  t.equal((await guest.run(['sfdisk', '--dump', '/dev/nvme0n1'])).stdout, table)
+})
