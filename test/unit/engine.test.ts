@@ -125,7 +125,7 @@ t.test('a blocked step holds back what comes after it and nothing else', async (
         step.subject === '/1'
           ? {
               ...step,
-              blocked: { code: 'plan.blocked' as const, message: 'in the way', remedy: 'move it' },
+              blocked: { code: 'drive.busy' as const, message: 'in the way', remedy: 'move it' },
             }
           : step,
       ),
