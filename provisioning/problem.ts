@@ -293,10 +293,6 @@ export const PROBLEMS = {
       'Make its folder (named in the message) writable: free space, a read-write mount; then run garrison apply again.',
     retry: true,
   },
-  'plan.blocked': {
-    meaning: 'Some steps cannot be performed; each says why.',
-    remedy: 'Read garrison plan: each blocked step names its own remedy.',
-  },
   'plan.changed': {
     meaning: 'Between plan and first write the host changed, so the step was not begun.',
     remedy: 'Run garrison plan to see what is so now.',

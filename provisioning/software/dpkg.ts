@@ -68,8 +68,10 @@ export function parseAptCachePolicy(stdout: string): ReadonlySet<string> {
   )
 }
 
-/** The lock that a package transaction takes first, and the one of the package lists. */
+/** The lock that a package transaction takes first. */
 export const dpkgLock = '/var/lib/dpkg/lock-frontend'
+
+/** The lock of the package lists. */
 export const aptListsLock = '/var/lib/apt/lists/lock'
 
 /** Nothing asks, nothing is restarted: Ubuntu's needrestart would restart services by itself when nobody can answer. */

@@ -1,4 +1,4 @@
-// The root side over a fake host, as a process of its own: node fake-operate.ts FOLDER IDLE_MS
+// The root side over a fake host, as a process of its own (node fake-operate.ts FOLDER IDLE_MS).
 
 import { join } from 'node:path'
 import { pino } from 'pino'

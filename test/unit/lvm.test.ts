@@ -1,3 +1,5 @@
+// LVM's full report: what real groups answer, warnings inside it, and who may ask.
+
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { lvmFullReport, observeLvm, parseLvmFullReport } from '../../provisioning/block/lvm.ts'
