@@ -197,7 +197,7 @@ const rules: readonly Rule[] = [
       file('provisioning/array/check.ts', 'console.log(observed)'),
       file('provisioning/array/observe.ts', "import { createHash, randomUUID } from 'node:crypto'"),
       file('provisioning/array/observe.ts', 'crypto.getRandomValues(bytes)'),
-      file('provisioning/array/plan.ts', 'const id = `${kind}-${Date.now()}`'),
+      file('provisioning/array/plan.ts', `const id = \`\${kind}-\${Date.now()}\``),
     ],
     lawful: [
       file(
@@ -206,7 +206,7 @@ const rules: readonly Rule[] = [
       ),
       file(
         'provisioning/array/plan.ts',
-        "const text = `held by process ${pid}${name ? ` (${name}, a process )` : ''} in process`",
+        `const text = \`held by process \${pid}\${name ? \` (\${name}, a process )\` : ''} in process\``,
       ),
     ],
   },
