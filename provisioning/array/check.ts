@@ -238,7 +238,7 @@ export function describe(observed: ArrayObserved, desired: Desired): string {
   const array = ours.found === 'running' ? ours.array : desired.array ? undefined : observed.arrays[0]
   if (array === undefined) {
     const others = observed.arrays.length
-    return `no array, ${observed.drives.length} drives${others > 0 ? `, ${others} other arrays` : ''}`
+    return `no array, ${observed.drives.length} drives${others > 0 ? `, ${others} other ${others === 1 ? 'array' : 'arrays'}` : ''}`
   }
   const size = array.memberKib === null ? '' : ` x ${formatBytes(array.memberKib * 1024)}`
   const progress = array.progress ? `, ${progressText(array)}` : ''
