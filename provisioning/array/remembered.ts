@@ -40,12 +40,13 @@ export async function observeInitramfs(
       ? 'dracut'
       : null
   const conf = await reader.facts(confPath)
+  // The images that are there, not the kernels in /lib/modules: the root side's sandbox shows that folder empty.
+  const pattern = tool === 'dracut' ? /^initramfs-(?!0-rescue-).+(?<!kdump)\.img$/ : /^initrd\.img-.+$/
   const stale: string[] = []
   if (tool !== null && conf !== null)
-    for (const version of (await reader.list('/lib/modules')) ?? []) {
-      const image = tool === 'dracut' ? `/boot/initramfs-${version}.img` : `/boot/initrd.img-${version}`
-      const facts = await reader.facts(image)
-      if (facts !== null && facts.modifiedMs < conf.modifiedMs) stale.push(image)
+    for (const name of (await reader.list('/boot')) ?? []) {
+      const facts = pattern.test(name) ? await reader.facts(`/boot/${name}`) : null
+      if (facts !== null && facts.modifiedMs < conf.modifiedMs) stale.push(`/boot/${name}`)
     }
   return { tool, stale }
 }

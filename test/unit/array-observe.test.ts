@@ -404,9 +404,7 @@ t.test('mdadm.conf and the initramfs', async (t) => {
       '/etc/mdadm/mdadm.conf': 1000,
       '/boot/initrd.img-6.1': 999,
       '/boot/initrd.img-6.2': 1000,
-      '/lib/modules/6.1/x': 1,
-      '/lib/modules/6.2/x': 1,
-      '/lib/modules/6.3/x': 1,
+      '/boot/vmlinuz-6.1': 1,
     },
   })
   t.equal(debian.conf.path, '/etc/mdadm/mdadm.conf')
@@ -422,11 +420,23 @@ t.test('mdadm.conf and the initramfs', async (t) => {
       ...base,
       '/etc/mdadm.conf.d/local.conf': 'ARRAY /dev/md/garrison UUID=11111111:22222222:33333333:44444444\n',
     },
-    modified: { '/usr/bin/dracut': 1, '/lib/modules/5.14/x': 1, '/boot/initramfs-5.14.img': 1 },
+    modified: { '/usr/bin/dracut': 1, '/boot/initramfs-5.14.img': 1 },
   })
   t.equal(rocky.conf.path, '/etc/mdadm.conf')
   t.same(rocky.conf.conflicts, ['/etc/mdadm.conf.d/local.conf'])
   t.same(rocky.initramfs, { tool: 'dracut', stale: [] }, 'no mdadm.conf yet, so nothing is older')
+  const older = await look({
+    ...world,
+    files: { ...base, '/etc/mdadm.conf': 'MAILADDR root\n' },
+    modified: {
+      '/usr/bin/dracut': 1,
+      '/etc/mdadm.conf': 1000,
+      '/boot/initramfs-5.14.img': 999,
+      '/boot/initramfs-5.14kdump.img': 1,
+      '/boot/initramfs-0-rescue-8a3f.img': 1,
+    },
+  })
+  t.same(older.initramfs.stale, ['/boot/initramfs-5.14.img'], 'dracut never remakes rescue and kdump images')
 })
 
 t.test('what the journal began, and what was lost', async (t) => {
