@@ -180,10 +180,12 @@ async function observeGeometry(reader: HostReader, kernelName: string): Promise<
   return { chunkBytes, dataMembers: members % copies === 0 ? members / copies : members }
 }
 
-async function observeArray(reader: HostReader, name: string, lvm: Lvm): Promise<ArrayDevice | null> {
+async function observeArray(reader: HostReader, name: string, lvm: Lvm | null): Promise<ArrayDevice | null> {
   const path = `/dev/md/${name}`
   const kernelName = (await reader.resolve(path))?.replace(/^\/dev\//, '')
   if (kernelName === undefined) return null
+  if (lvm === null)
+    throw new HostError('host.tool-missing', 'lvm2 is not installed, so what is on the array cannot be told')
   const onArray = (volume: PhysicalVolume): boolean => volume.kernelName === kernelName
   const loose = lvm.loose.find(onArray) ?? null
   const grouped = lvm.groups.some((group) => group.physical.some(onArray))
@@ -349,9 +351,7 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Obs
   const { group: groupName, logical: wantedVolumes } = wanted
   const groups = lvm?.groups.filter(({ name }) => name === groupName) ?? []
   const [group] = groups
-  const array = await observeArray(reader, wantedArray.name, lvm ?? { groups: [], loose: [] })
-  if (lvm === null && array !== null)
-    throw new HostError('host.tool-missing', 'lvm2 is not installed, so what is on the array cannot be told')
+  const array = await observeArray(reader, wantedArray.name, lvm)
   const mounts = await observeMounts(reader)
   const machineId = (await reader.readText('/etc/machine-id'))?.trim()
   if (!machineId) throw new HostError('host.unreadable', '/etc/machine-id is missing or empty')
