@@ -50,7 +50,7 @@ export const writeDocument = (guest: Guest, document: string): Promise<void> =>
 export async function garrison(
   guest: Guest,
   words: readonly string[],
-  deadlineMs = 900_000,
+  deadlineMs = 1_800_000,
 ): Promise<VerbAnswer> {
   const outcome = await guest.run(['garrison', ...words, '--json'], { deadlineMs, allowFailure: true })
   return parsed(words, outcome)
