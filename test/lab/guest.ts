@@ -1,6 +1,7 @@
 // A booted lab guest: QEMU by QMP, the host inside it by ssh, and its drives by their files.
 import { EventEmitter } from 'node:events'
-import { copyFile, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { copyFile, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { createConnection, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -41,6 +42,8 @@ export interface GuestOptions {
   /** Drives are virtio on qcow2, so that `snapshot` and `restore` work: QEMU's NVMe device refuses them. */
   snapshots?: boolean
   memoryMiB?: number
+  /** One by default: a second one costs TCG more than it gives while two guests share two cores. */
+  cpus?: number
   rootSizeBytes?: number
   rootSerial?: string
   drives?: readonly DriveOptions[]
@@ -165,6 +168,7 @@ export class Guest {
   readonly #directory: string
   readonly #slot: Lock
   readonly #memoryMiB: number
+  readonly #cpus: number
   readonly #snapshots: boolean
   readonly #drives: Drive[]
   #qemu: Tool | undefined
@@ -180,12 +184,14 @@ export class Guest {
     this.#slot = slot
     this.#drives = drives
     this.#memoryMiB = options.memoryMiB ?? 2048
+    this.#cpus = options.cpus ?? 1
     this.#snapshots = options.snapshots ?? false
   }
 
   /** Makes the drives of a guest that is still off. */
   static async prepare(image: Image, options: GuestOptions, slot: Lock): Promise<Guest> {
-    const directory = await mkdtemp(join(tmpdir(), 'garrison-lab-'))
+    await removeAbandoned()
+    const directory = await mkdtemp(join(tmpdir(), `${directoryPrefix}${process.pid}-`))
     const snapshots = options.snapshots ?? false
     const root: DriveOptions = {
       serial: options.rootSerial ?? defaultRootSerial,
@@ -236,7 +242,7 @@ export class Guest {
     this.#qemuErrors = ''
     const qemu = startTool([
       '/usr/bin/qemu-system-x86_64',
-      ...['-accel', 'tcg,thread=multi', '-machine', 'q35', '-cpu', 'Westmere', '-smp', '2'],
+      ...['-accel', 'tcg,thread=multi', '-machine', 'q35', '-cpu', 'Westmere', '-smp', String(this.#cpus)],
       ...['-m', String(this.#memoryMiB), '-nodefaults', '-display', 'none', '-no-user-config'],
       ...['-chardev', `file,id=console,path=${this.#consolePath},append=on`, '-serial', 'chardev:console'],
       ...['-qmp', `unix:${socket},server=on,wait=off`],
@@ -716,6 +722,18 @@ export class Guest {
       if (performance.now() > deadline) throw session
       await pause(20)
     }
+  }
+}
+
+/** Names of guests' directories, followed by the pid of the process that they belong to. */
+const directoryPrefix = 'garrison-lab-'
+
+/** Removes the drives of guests whose process was killed before it could. */
+async function removeAbandoned(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const pid = new RegExp(`^${directoryPrefix}(\\d+)-`).exec(name)?.[1]
+    if (pid !== undefined && !existsSync(`/proc/${pid}`))
+      await rm(join(tmpdir(), name), { recursive: true, force: true })
   }
 }
 
