@@ -256,11 +256,13 @@ export class Journal implements JournalWriter {
   }
 
   /**
-   * Steps that were started and of which no end is written, those of the newest apply first. Looks at the newest two files
+   * Steps that were started and of which no end is written, nor that a later apply did them or found the whole host settled;
+   * those of the newest apply first. Looks at the newest two files
    * (16 MiB by default). `instance` is empty when the apply's first line is no longer there.
    */
   async unfinishedSteps(): Promise<readonly UnfinishedStep[]> {
     const instances = new Map<string, string>()
+    const whole = new Set<string>()
     const unfinished = new Map<string, UnfinishedStep>()
     for (const number of (await fileNumbers(this.#folder)).slice(-2)) {
       const { records } = await readOn(this.#folder, { number, offset: 0, line: 1 }, true)
@@ -268,7 +270,10 @@ export class Journal implements JournalWriter {
         if (record.kind === 'damaged') continue
         const { entry } = record
         const { apply } = entry
-        if (entry.kind === 'apply-started') instances.set(apply, entry.instance)
+        if (entry.kind === 'apply-started') {
+          instances.set(apply, entry.instance)
+          if (entry.request.only === undefined) whole.add(apply)
+        }
         if (entry.kind === 'step-started')
           unfinished.set(`${apply} ${entry.key}`, {
             apply,
@@ -276,8 +281,12 @@ export class Journal implements JournalWriter {
             instance: instances.get(apply) ?? '',
             step: entry.step,
           })
-        if (entry.kind === 'step-done' || entry.kind === 'step-failed')
-          unfinished.delete(`${apply} ${entry.key}`)
+        if (entry.kind === 'step-failed') unfinished.delete(`${apply} ${entry.key}`)
+        // What a later apply has done, or has found done, is finished.
+        if (entry.kind === 'step-done')
+          for (const [known, { key }] of unfinished) if (key === entry.key) unfinished.delete(known)
+        if (entry.kind === 'apply-ended' && entry.outcome === 'settled' && whole.has(apply))
+          unfinished.clear()
       }
     }
     return [...unfinished.values()].reverse()

@@ -319,9 +319,10 @@ t.test('unfinished steps: started and neither done nor failed, newest apply firs
     started('root.grow'),
     failed,
     started('array.create'),
+    started('volumes.group', 4),
     applyStarted('a2', 'i-2'),
-    started('array.create', 5, 'a2'),
-    done('array.create', 6, 'a2'),
+    started('volumes.group', 5, 'a2'),
+    done('volumes.group', 6, 'a2'),
     started('volumes.create images', 7, 'a2'),
     started('orphan', 8, 'a3'),
   ])
@@ -337,6 +338,20 @@ t.test('unfinished steps: started and neither done nor failed, newest apply firs
   t.strictSame((await journal.unfinishedSteps())[2]?.step, step)
   await journal.append(done('array.create'))
   t.equal((await journal.unfinishedSteps()).length, 2, 'the same step again, done')
+  const ended = (apply: string, outcome: string): JournalEntry => ({
+    apply,
+    atMs: 9,
+    kind: 'apply-ended',
+    outcome,
+    steps: 0,
+    durationMs: 1,
+  })
+  const onlyRoot = { ...applyStarted('a4', 'i-2'), request: { who: 'root', allow: 'safe', only: 'root' } }
+  for (const entry of [onlyRoot as JournalEntry, ended('a4', 'settled'), applyStarted('a5', 'i-2')])
+    await journal.append(entry)
+  t.equal((await journal.unfinishedSteps()).length, 2, 'an apply of one resource says nothing of the others')
+  await journal.append(ended('a5', 'settled'))
+  t.strictSame(await journal.unfinishedSteps(), [], 'nothing is unfinished on a host that was found settled')
 })
 
 const unwritable = (folder: string, cause: string) => ({
