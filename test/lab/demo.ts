@@ -27,7 +27,7 @@ say('installing the package')
 await installGarrison(guest)
 await writeDocument(guest, readFileSync('packaging/host.yaml', 'utf8'))
 
-await show(guest, ['garrison', 'drives'], [0, 2])
+await show(guest, ['garrison', 'drives'])
 await show(guest, ['garrison', 'plan'], [2])
 await show(guest, ['garrison', 'apply'])
 say('rebooting')
