@@ -36,14 +36,15 @@ function membersOf(
         name: member.kernelName,
         drive: devices.disksUnder(member.kernelName)[0] ?? null,
         slot: row?.slot ?? null,
+        // A replacement that is being copied to is 'spare rebuilding' to mdadm, as one that is rebuilt from parity is.
         condition: member.faulty
           ? 'faulty'
-          : row !== undefined && active
-            ? memberCondition(row.condition)
-            : member.journal
-              ? 'journal'
-              : member.replacement
-                ? 'replacement'
+          : member.replacement
+            ? 'replacement'
+            : row !== undefined && active
+              ? memberCondition(row.condition)
+              : member.journal
+                ? 'journal'
                 : member.spare
                   ? 'spare'
                   : 'active',

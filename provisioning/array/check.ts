@@ -90,7 +90,17 @@ function* arrayFindings(array: MdArray, drives: readonly Drive[]): Generator<Fin
       remedy:
         'See garrison drives for the one that is missing; put a blank drive in, then garrison drives replace OLD NEW.',
     }
-  if (array.active && progress && ['resync', 'recovery', 'reshape'].includes(progress.action)) {
+  const copies =
+    progress?.action === 'recovery' && array.members.some(({ condition }) => condition === 'replacement')
+  if (copies)
+    yield {
+      code: 'array.replacing',
+      severity: 'notice',
+      subject,
+      text: `${subject} copies a member to its replacement and stays redundant (${progressText(array)})`,
+      remedy: 'When it is through, garrison drives replace takes the old drive out.',
+    }
+  else if (array.active && progress && ['resync', 'recovery', 'reshape'].includes(progress.action)) {
     const until =
       progress.waits !== null
         ? `until its ${progress.action} is through, which has not begun`
@@ -205,7 +215,8 @@ function* ownFindings(observed: ArrayObserved): Generator<Finding> {
         remedy: 'Nothing to do; the next reboot names it.',
       }
     const present = new Set(array.members.map(({ drive }) => drive))
-    const missing = (remembered?.uuid === array.uuid ? remembered.members : []).filter(
+    const isWhole = (array.workingDevices ?? 0) >= (array.raidDevices ?? 0)
+    const missing = (remembered?.uuid === array.uuid && !isWhole ? remembered.members : []).filter(
       (serial) => !drives.some((drive) => present.has(drive.name) && (drive.serial ?? drive.wwn) === serial),
     )
     for (const serial of missing) {

@@ -76,6 +76,20 @@ export function arrayUuid(machineId: string, name: string, identities: readonly 
 /** Whether the kernel has started this array at least once: only then can there be data on it. */
 const hasRun = ({ events }: MdSuperblock): boolean => (events ?? 1) > 0
 
+/**
+ * Whether a drive that is not in the running array belongs to it: it bears its superblock, and mdadm.conf does not remember the
+ * array without it. One that was replaced bears the superblock too, and is out for good.
+ */
+export function isAbsentMember(drive: Drive, array: MdArray, { conf }: ArrayObserved): boolean {
+  const remembered = conf.remembered?.uuid === array.uuid ? conf.remembered : null
+  return (
+    drive.superblock?.uuid != null &&
+    drive.superblock.uuid === array.uuid &&
+    !drive.arrays.includes(array.kernelName) &&
+    (remembered === null || remembered.members.includes(identityOf(drive)))
+  )
+}
+
 function listing(drive: Drive, observed: ArrayObserved, { members }: DesiredArray): string | null {
   if (members === 'unused') return null
   for (const one of members) {
@@ -292,7 +306,7 @@ export function selectDrives(observed: ArrayObserved, desired: Desired): Selecti
   const members = new Set(
     observed.drives.filter((drive) =>
       ours.found === 'running'
-        ? drive.arrays.includes(ours.array.kernelName) || drive.superblock?.uuid === ours.array.uuid
+        ? drive.arrays.includes(ours.array.kernelName) || isAbsentMember(drive, ours.array, observed)
         : ours.found === 'stored' && ours.drives.includes(drive),
     ),
   )

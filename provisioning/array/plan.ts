@@ -8,6 +8,7 @@ import {
   arrayUuid,
   countProblem,
   identityOf,
+  isAbsentMember,
   leftovers,
   nameOf,
   type Ours,
@@ -341,7 +342,7 @@ function planAdditions(
           addStep(array, drive, { path: 'array', desired: 'whole', observed: 'its creation was cut short' }),
         )
     return observed.drives
-      .filter((drive) => drive.superblock?.uuid === array.uuid && !drive.arrays.includes(array.kernelName))
+      .filter((drive) => isAbsentMember(drive, array, observed))
       .slice(0, lacking)
       .map((drive) => ({
         id: 'array.rejoin',
@@ -440,12 +441,13 @@ function planRunning(
     return [wrongLevel(wanted, array.level, titleOf(array), desired.sources)]
   if (uuid === null)
     throw new HostError('host.unexpected-answer', `mdadm --detail ${array.path} gives no UUID`)
-  const own = array.members
-    .filter(isWorking)
-    .flatMap(({ drive }) => observed.drives.filter(({ name }) => name === drive))
-  const whole = own.length >= (array.raidDevices ?? 0)
+  const working = array.members.filter(isWorking)
+  const own = working.flatMap(({ drive }) => observed.drives.filter(({ name }) => name === drive))
+  const whole =
+    array.members.every(({ condition }) => condition === 'active' || condition === 'spare') &&
+    working.length >= (array.raidDevices ?? 0)
   const { remembered } = observed.conf
-  // While a member is missing the list of members stays as it was: it tells which one.
+  // While members are missing or copied the list of them stays as it was: it tells which.
   const members = remembered?.uuid === uuid && !whole ? remembered.members : own.map(identityOf).sort()
   const configure = remember(observed, desired, wanted, { uuid, members }, [])
   return [
