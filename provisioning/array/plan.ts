@@ -53,7 +53,7 @@ const consistencyOf = ({ level, consistency }: DesiredArray): 'ppl' | 'bitmap' |
 /**
  * The argv of a creation. Homehost `any` makes the array's name hold whatever the host is called, even without mdadm.conf.
  * mdadm asks before it writes over anything that it recognises; standard input says no, and only over our own unfinished
- * creation is it told beforehand (`--run`). Newer versions ask for a bitmap when none is named, so one always is.
+ * creation is it told beforehand (`--run`). Newer versions ask for a bitmap when none is named, so it is, or said to be none.
  */
 function createAction(wanted: DesiredArray, { chosen, uuid, unfinished }: Selection): Action {
   const { name, level, chunkKiB, spares } = wanted
@@ -72,7 +72,8 @@ function createAction(wanted: DesiredArray, { chosen, uuid, unfinished }: Select
       `--raid-devices=${chosen.length - spares}`,
       ...(spares > 0 ? [`--spare-devices=${spares}`] : []),
       ...(level === 1 ? [] : [`--chunk=${chunkKiB}`]),
-      `--bitmap=${consistency === 'bitmap' ? 'internal' : 'none'}`,
+      // mdadm 4.2 refuses even `none` for a level without redundancy.
+      ...(level === 0 ? [] : [`--bitmap=${consistency === 'bitmap' ? 'internal' : 'none'}`]),
       ...(consistency === 'ppl' ? ['--consistency-policy=ppl'] : []),
       ...chosen.map(({ path }) => path),
     ],
