@@ -3,7 +3,7 @@ import t from 'tap'
 import { documentOf, garrison, installGarrison, writeDocument } from './garrison.ts'
 import { bootGuest, type DriveOptions, type Guest } from './guest.ts'
 
-const sizeBytes = 512 * 2 ** 20
+const sizeBytes = 128 * 2 ** 20
 const serials = ['LAB0000001', 'LAB0000002', 'LAB0000003'] as const
 const [victim] = serials
 const link = `/dev/disk/by-id/virtio-${victim}`
@@ -184,8 +184,8 @@ const provocations: readonly Provocation[] = [
       'if=/dev/urandom',
       `of=${link}`,
       'bs=1M',
-      'seek=200',
-      'count=100',
+      'seek=50',
+      'count=30',
       'conv=notrunc',
       'status=none',
     ]),
@@ -224,7 +224,12 @@ const provocations: readonly Provocation[] = [
   },
 ]
 
-const full = process.env.GARRISON_LAB_FULL !== undefined
+/** One after the other: the guest serves one drive at a time. */
+async function hashes(guest: Guest): Promise<readonly string[]> {
+  const found: string[] = []
+  for (const id of guest.driveIds.slice(1)) found.push(await guest.driveHash(id))
+  return found
+}
 
 t.setTimeout(0)
 
@@ -243,7 +248,7 @@ t.test('every refusal: named, and not a byte written', async (t) => {
       await guest.restore('planned')
       await provoke(guest)
       await guest.run(['sync'])
-      const before = await Promise.all(guest.driveIds.slice(1).map((id) => guest.driveHash(id)))
+      const before = await hashes(guest)
       const apply = await garrison(guest, ['apply', '--allow', 'destroys-data', '--only', 'array'])
       t.equal(apply.exit, 3, 'refused')
       t.equal(apply.lines.at(-1).performed, 0)
@@ -256,9 +261,9 @@ t.test('every refusal: named, and not a byte written', async (t) => {
       )
       await guest.run(['sync'])
       if (code === 'drive.read-only') await guest.run(['blockdev', '--setrw', link])
-      const after = await Promise.all(guest.driveIds.slice(1).map((id) => guest.driveHash(id)))
+      const after = await hashes(guest)
       t.strictSame(after, before, 'not a byte written')
     })
   }
-  t.comment(`${provocations.length} refusals provoked${full ? '' : ' (all of them, also in a short run)'}`)
+  t.comment(`${provocations.length} refusals provoked`)
 })
