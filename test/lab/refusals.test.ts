@@ -256,8 +256,8 @@ t.test('every refusal: named, and not a byte written', async (t) => {
       const answer = await garrison(guest, ['drives'])
       const row = answer.lines[0].drives.find((one: { serial: string }) => one.serial === victim)
       t.ok(
-        row?.refusals.some((refusal: { code: string }) => refusal.code === code),
-        `${code} is among ${JSON.stringify(row?.refusals)}`,
+        row?.reasons.some((reason: { code: string }) => reason.code === code),
+        `${code} is among ${JSON.stringify(row?.reasons)}`,
       )
       await guest.run(['sync'])
       if (code === 'drive.read-only') await guest.run(['blockdev', '--setrw', link])
