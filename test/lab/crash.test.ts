@@ -36,7 +36,7 @@ function sample(cases: readonly Case[]): readonly Case[] {
       .sort(([a], [b]) => a - b)
       .slice(0, count)
       .map(([, one]) => one)
-  return [...few('sigkill', 5), ...few('power cut', 3)]
+  return [...few('sigkill', 3), ...few('power cut', 1)]
 }
 
 /** Applies until the moment of the case has come, then ends the agent or the guest. Returns whether the moment came. */
