@@ -5,9 +5,18 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { createWriteStream, globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
+import { ensureRequirements } from './lab/requirements.ts'
 
 /** Coverage in per cent of statements below which the run fails; the lab runs the executable and is not counted. */
 const coverageAtLeast = 80
+
+/** What unit and contract tests run beside what the lab and the package ask for themselves. */
+const tools = [
+  { package: 'e2fsprogs', path: '/usr/sbin/mkfs.ext4' },
+  { package: 'groff-base', path: '/usr/bin/groff' },
+  { package: 'mount', path: '/usr/sbin/losetup' },
+  { package: 'systemd', path: '/usr/bin/systemd-socket-activate' },
+]
 
 const outputFolder = 'dist/test'
 
@@ -123,6 +132,7 @@ mkdirSync(outputFolder, { recursive: true })
 const unknown = asked.filter((name) => !stages.some((stage) => stage.name === name))
 if (unknown.length > 0)
   throw new Error(`no such stage: ${unknown.join(', ')}; there are ${stages.map((s) => s.name).join(', ')}`)
+await ensureRequirements(console.log, tools)
 const total: Tally = { passed: 0, failed: 0 }
 for (const stage of stages) {
   if (asked.length > 0 && !asked.includes(stage.name)) continue
