@@ -47,10 +47,7 @@ t.test(
     await settle(guest)
     t.ok((await codes(guest)).includes('array.resyncing'), 'not redundant yet, and it says so')
 
-    for (const [failed, spare, when] of [
-      [serials[0], 'LAB0000011', 'during the resync'],
-      [serials[1], 'LAB0000012', 'after it'],
-    ] as const) {
+  XX as const) 
       await t.test(`${failed} fails ${when}`, async (t) => {
         if (when === 'after it')
           await guest.run(['mdadm', '--wait', '/dev/md/garrison'], { allowFailure: true })
@@ -67,7 +64,7 @@ t.test(
         await guest.run(['sync'])
         const seen = await codes(guest)
         t.ok(seen.includes('array.degraded'), `degraded is among ${seen}`)
-        const refused = await garrison(guest, ['drives', 'replace', failed, serials[2]])
+        const refused = await garrison(guest, ['drives', 'replace', failed, serials[1]])
         t.equal(refused.exit, 3, 'a member cannot take the place of another')
         await guest.attachDrive({ serial: spare, sizeBytes })
         await guest.run(['sysctl', '--write', 'dev.raid.speed_limit_max=200000'])
@@ -79,7 +76,6 @@ t.test(
         t.equal(await arrays(guest), 1)
         await settle(guest)
       })
-    }
   },
 )
 

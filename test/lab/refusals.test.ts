@@ -99,7 +99,7 @@ const provocations: readonly Provocation[] = [
   },
   { code: 'drive.signature', name: 'swap space', provoke: run(['mkswap', link]) },
   { code: 'drive.signature', name: 'ext4', provoke: run(['mkfs.ext4', '-q', link]) },
-  { code: 'drive.signature', name: 'xfs', provoke: run(['mkfs.xfs', '-q', link]) },
+  { code: 'drive.signature', name: 'btrfs', provoke: run(['mkfs.btrfs', '--quiet', link]) },
   { code: 'drive.signature', name: 'ceph', provoke: bytes(0, 'bluestore block device\n') },
   { code: 'drive.signature', name: 'zfs', provoke: zfsLabel },
   { code: 'drive.signature', name: 'bcache', provoke: bytes(4096 + 24, bcacheMagic) },
