@@ -4,6 +4,10 @@ import type { Finding } from '../resource.ts'
 import type { ObservedSoftware } from './observe.ts'
 import { unitTrouble } from './plan.ts'
 
+// A power cut in a large installation leaves dozens.
+const shortList = (names: readonly string[]): string =>
+  names.length > 4 ? `${names.slice(0, 3).join(', ')} and ${names.length - 3} more` : names.join(', ')
+
 /** Findings `software.not-offered`, `.held`, `.interrupted`, `.unit-failed`, `.unit-masked`, `.unit-missing`. */
 export function checkSoftware({
   packages,
@@ -40,7 +44,7 @@ export function checkSoftware({
     findings.push({
       code: 'software.interrupted',
       severity: 'warning',
-      text: `package work was interrupted${halfWay.length > 0 ? `: ${halfWay.join(', ')}` : ''}`,
+      text: `package work was interrupted${halfWay.length > 0 ? `: ${shortList(halfWay.map(({ name, condition }) => `${name} ${condition}`))}` : ''}`,
       remedy: 'garrison apply finishes it when software is declared; by hand: dpkg --configure -a.',
     })
   const installed = new Set(

@@ -115,11 +115,14 @@ export const dpkgConfigure = (): [string, ...string[]] => [
   '--pending',
 ]
 
-/** Fetches again what must be reinstalled, and installs what configured packages still lack. */
-export const aptFixBroken = (lockWaitSeconds: number): [string, ...string[]] => [
+/** Fetches and installs `torn` packages again, and what configured packages still lack; removes nothing for it. */
+export const aptFixBroken = (lockWaitSeconds: number, torn: readonly string[]): [string, ...string[]] => [
   ...aptGet(lockWaitSeconds),
   '--no-install-recommends',
   '--no-remove',
   '--fix-broken',
+  '--reinstall',
   'install',
+  '--',
+  ...torn,
 ]

@@ -36,8 +36,8 @@ export interface ObservedSoftware {
   /** The package tools, or null when Garrison does not know this distribution or architecture. */
   readonly family: Family | null
   readonly packages: readonly WantedPackage[]
-  /** Packages that some interrupted work left half way, wanted or not: `name condition`. */
-  readonly halfWay: readonly string[]
+  /** Packages that some interrupted work left half way, wanted or not, in dpkg's words. */
+  readonly halfWay: readonly Pick<WantedPackage, 'name' | 'condition'>[]
   /** dpkg was killed before it could write down what it did. */
   readonly interrupted: boolean
   readonly units: readonly (WantedUnit & Unit)[]
@@ -61,7 +61,7 @@ async function observeDpkg(reader: HostReader): Promise<Presence> {
   return {
     halfWay: [...known.values()]
       .filter(({ condition }) => halfWay.includes(condition))
-      .map(({ name, condition }) => `${name} ${condition}`),
+      .map(({ name, condition }) => ({ name, condition })),
     // What dpkg has not yet merged into its database; it is empty unless dpkg runs or was killed.
     interrupted: ((await reader.list('/var/lib/dpkg/updates')) ?? []).some((name) => /^\d+$/.test(name)),
     conditionOf: (name) => {

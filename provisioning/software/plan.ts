@@ -21,6 +21,9 @@ const minutes = (count: number): number => count * 60_000
 /** Unit files that start at boot, or that something else starts. */
 const enabled = ['enabled', 'static', 'alias', 'indirect', 'generated']
 
+/** Left in the middle of unpacking: apt would rather remove such a package than fetch it again, unless it is named. */
+const mustBeReinstalled = ['half-installed', 'reinstall-required']
+
 const running = ['active', 'activating', 'reloading']
 
 type ObservedUnit = ObservedSoftware['units'][number]
@@ -74,7 +77,7 @@ export function planSoftware(observed: ObservedSoftware, desired: Desired): read
     deadlineMs: wanted.lockWaitSeconds * 1000,
   })
   // Maintainer scripts need everything, so transactions run outside the sandbox, where they also outlive this process.
-  const run = (argv: [string, ...string[]], deadlineMs: number): Action => ({
+  const run = (argv: [string, ...string[]], deadlineMs: number): Extract<Action, { kind: 'run' }> => ({
     kind: 'run',
     argv,
     deadlineMs: deadlineMs + wanted.lockWaitSeconds * 1000,
@@ -87,22 +90,27 @@ export function planSoftware(observed: ObservedSoftware, desired: Desired): read
       ? [unlocked(aptListsLock, 'the package lists'), run(aptUpdate(wanted.lockWaitSeconds), minutes(10))]
       : [run(dnfMakecache(), minutes(10))]
 
-  if (halfWay.length > 0 || interrupted)
+  if (halfWay.length > 0 || interrupted) {
+    const torn = halfWay
+      .filter(({ condition }) => mustBeReinstalled.includes(condition))
+      .map(({ name }) => name)
     steps.push({
       id: 'software.configure',
       summary: 'finish the package work that was interrupted',
       risk: 'safe',
       because: [
         ...(interrupted ? [because('software', 'dpkg at rest', 'dpkg was interrupted')] : []),
-        ...halfWay.map((one) => because('software', 'installed', one)),
+        ...halfWay.map(({ name, condition }) => because('software', `${name} installed`, condition)),
       ],
       actions: [
         packageLock,
         // It fails over packages that still lack others; what fetches those comes next and is the judge.
-        { ...run(dpkgConfigure(), minutes(30)), exits: [0, 1] } as Action,
-        run(aptFixBroken(wanted.lockWaitSeconds), minutes(30)),
+        { ...run(dpkgConfigure(), minutes(30)), exits: [0, 1] },
+        ...(torn.length > 0 ? refresh : []),
+        run(aptFixBroken(wanted.lockWaitSeconds, torn), minutes(30)),
       ],
     })
+  }
 
   const missing = packages.filter(({ condition }) => condition === 'missing')
   if (missing.some(({ offered }) => offered === null))
