@@ -102,7 +102,11 @@ const provocations: readonly Provocation[] = [
   { code: 'drive.signature', name: 'btrfs', provoke: run(['mkfs.btrfs', '--quiet', link]) },
   { code: 'drive.signature', name: 'ceph', provoke: bytes(0, 'bluestore block device\n') },
   { code: 'drive.signature', name: 'zfs', provoke: zfsLabel },
-  { code: 'drive.signature', name: 'bcache', provoke: bytes(4096 + 24, bcacheMagic) },
+  {
+    code: 'drive.not-zero',
+    name: 'bcache magic in a superblock that is torn',
+    provoke: bytes(4096 + 24, bcacheMagic),
+  },
   {
     code: 'drive.holder',
     name: 'a device-mapper table that names it',
@@ -111,7 +115,8 @@ const provocations: readonly Provocation[] = [
   {
     code: 'drive.mounted',
     name: 'mounted here',
-    provoke: run(['mkfs.ext4', '-q', link], ['mount', link, '/mnt']),
+    // Read-only, so that the filesystem itself writes nothing while we look.
+    provoke: run(['mkfs.ext4', '-q', link], ['mount', '--read-only', link, '/mnt']),
   },
   {
     code: 'drive.mounted-elsewhere',
@@ -119,7 +124,13 @@ const provocations: readonly Provocation[] = [
     provoke: async (guest) => {
       await guest.run(['mkfs.ext4', '-q', link])
       const other = await guest.start([
-        ...['unshare', '--mount', 'sh', '-c', `mount ${link} /mnt && echo mounted && exec sleep 600`],
+        ...[
+          'unshare',
+          '--mount',
+          'sh',
+          '-c',
+          `mount --read-only ${link} /mnt && echo mounted && exec sleep 600`,
+        ],
       ])
       await other.waitForLine(/mounted/)
     },
