@@ -41,7 +41,9 @@ export function planReplacement(
 
   const working = oldMember !== undefined && isWorking(oldMember)
   if (newMember && isWorking(newMember)) {
-    if (working && newMember.condition === 'active')
+    // With a slot still empty the new one has a place of its own and has taken nobody's.
+    const isShort = array.members.filter(isWorking).length < (array.raidDevices ?? 0)
+    if ((working || isShort) && newMember.condition === 'active')
       return [blocked(step, 'array.replace-refused', `${newSerial} is in ${titleOf(array)} already`)]
     // Added, and cut short before the copy was asked for.
     if (working && newMember.condition === 'spare' && newMember.slot === null)

@@ -13,7 +13,8 @@ interface Provocation {
   readonly code: string
   readonly name: string
   provoke(guest: Guest): Promise<unknown>
-  readonly document?: string
+  /** Puts the drives back as they were plugged in, without which no snapshot can be restored. */
+  undo?(guest: Guest): Promise<unknown>
 }
 
 const run =
@@ -184,6 +185,7 @@ const provocations: readonly Provocation[] = [
     code: 'drive.duplicate-serial',
     name: 'a second drive with the same serial',
     provoke: (guest) => guest.attachDrive({ serial: victim, id: 'twin', sizeBytes, model: 'virtio' }),
+    undo: (guest) => guest.detachDrive('twin'),
   },
   { code: 'drive.not-zero', name: 'something in its first MiB', provoke: bytes(700_000, 'x') },
   { code: 'drive.not-zero', name: 'something in its last MiB', provoke: bytes(sizeBytes - 9000, 'x') },
@@ -213,6 +215,10 @@ const provocations: readonly Provocation[] = [
         model: 'virtio',
       })
     },
+    undo: async (guest) => {
+      await guest.detachDrive('small')
+      await guest.attachDrive(victim)
+    },
   },
   {
     code: 'drive.active',
@@ -238,7 +244,7 @@ const provocations: readonly Provocation[] = [
 /** One after the other: the guest serves one drive at a time. */
 async function hashes(guest: Guest): Promise<readonly string[]> {
   const found: string[] = []
-  for (const id of guest.driveIds.slice(1)) found.push(await guest.driveHash(id))
+  for (const id of serials) found.push(await guest.driveHash(id))
   return found
 }
 
@@ -254,7 +260,7 @@ t.test('every refusal: named, and not a byte written', async (t) => {
   t.match(clean.lines[0].steps[0], { key: 'array.create', blocked: null }, 'the plan on blank drives')
   await guest.snapshot('planned')
 
-  for (const { code, name, provoke } of provocations) {
+  for (const { code, name, provoke, undo } of provocations) {
     await t.test(`${code}: ${name}`, async (t) => {
       await guest.restore('planned')
       await provoke(guest)
@@ -274,6 +280,7 @@ t.test('every refusal: named, and not a byte written', async (t) => {
       if (code === 'drive.read-only') await guest.run(['blockdev', '--setrw', link])
       const after = await hashes(guest)
       t.strictSame(after, before, 'not a byte written')
+      await undo?.(guest)
     })
   }
   t.comment(`${provocations.length} refusals provoked`)

@@ -1,6 +1,8 @@
 // The client's HTTP by hand, against a server that sends its bytes as awkwardly as the protocol allows.
 
+import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -11,7 +13,10 @@ async function serverOf(
   t: Test,
   serve: (socket: Socket, request: string) => void | Promise<void>,
 ): Promise<string> {
-  const path = join(t.testdir({}), 'a.sock')
+  // Not t.testdir: a socket's path has at most 107 bytes, and a checkout may lie deep.
+  const folder = mkdtempSync(join(tmpdir(), 'garrison-client-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const path = join(folder, 'a.sock')
   const server = createServer((socket) => {
     let text = ''
     socket.on('error', () => {})

@@ -115,6 +115,11 @@ t.test('replacing a member', async (t) => {
     ['array.replace safe: --manage /dev/md127 --remove /dev/nvme2n1; --manage /dev/md127 --add /dev/nvme4n1'],
     'one that has failed',
   )
+  t.same(
+    commands(replace(withArray({ arrays: [condition(1, 'faulty')] }), 'AWS0002', 'AWS0003')),
+    ['array.replace-refused: AWS0003 is in md/garrison already'],
+    'a member with a place of its own takes nobody else’s',
+  )
   const gone = withArray({
     drives: [rootDrive, memberDrive(1), memberDrive(3), drive(4)],
     arrays: [runningArray([1, 3], { raidDevices: 3, workingDevices: 2 })],
