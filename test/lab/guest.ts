@@ -83,11 +83,11 @@ export interface RemoteProcess extends EventEmitter<{ line: [line: string] }> {
   readonly pid: number
   /** All lines of standard output so far. */
   readonly lines: readonly string[]
-  /** Ends when the process has ended or the connection is gone (`exit` 255). */
+  /** Resolves when the process has ended and no child of it holds its output any more, or the connection is gone (`exit` 255). */
   readonly ended: Promise<RunOutcome>
   /** The first line, past or coming, that matches; throws when the process ends or the deadline passes before. */
   waitForLine(pattern: RegExp, deadlineMs?: number): Promise<string>
-  /** Sends a signal in the guest. */
+  /** Sends a signal to the process alone, as a crash would: its children live on. */
   kill(signal?: string): Promise<void>
 }
 

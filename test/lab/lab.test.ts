@@ -88,7 +88,7 @@ t.test(
     await t.rejects(guest.run(['false']), /exit 1/)
     await t.rejects(guest.run(['sleep', '60'], { deadlineMs: 1000 }), /killed after 1000 ms/)
 
-    const process = await guest.start(['sh', '-c', 'echo ready; sleep 600; echo never'])
+    const process = await guest.start(['sh', '-c', 'echo ready; exec sleep 600'])
     await process.waitForLine(/^ready$/)
     await process.kill()
     t.not((await process.ended).exit, 0)
@@ -96,7 +96,7 @@ t.test(
 
     const began = performance.now()
     await guest.run(['apt-get', 'update'])
-    await guest.run(['apt-get', 'install', '--yes', 'mdadm', 'lvm2'], { deadlineMs: 600_000 })
+    await guest.run(['apt-get', 'install', '--yes', '--quiet', 'mdadm', 'lvm2'], { deadlineMs: 600_000 })
     t.comment(`mdadm and lvm2 installed in ${secondsSince(began)}`)
     t.match(await textOf(guest, 'dpkg-query', '--show', 'mdadm'), /^mdadm\t/)
 
