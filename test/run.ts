@@ -42,7 +42,8 @@ const tapRun = (folders: readonly string[], options: readonly string[]): readonl
   '--allow-incomplete-coverage',
   ...options,
   '--',
-  ...folders.flatMap((folder) => globSync(`test/${folder}/**/*.test.ts`).sort()),
+  // The longest scenario comes last by name and is better begun first.
+  ...folders.flatMap((folder) => globSync(`test/${folder}/**/*.test.ts`).sort().reverse()),
 ]
 
 const stages: readonly Stage[] = [
