@@ -42,8 +42,7 @@ const tapRun = (folders: readonly string[], options: readonly string[]): readonl
   '--allow-incomplete-coverage',
   ...options,
   '--',
-  // The longest scenario comes last by name and is better begun first.
-  ...folders.flatMap((folder) => globSync(`test/${folder}/**/*.test.ts`).sort().reverse()),
+  ...folders.flatMap((folder) => globSync(`test/${folder}/**/*.test.ts`).sort()),
 ]
 
 const stages: readonly Stage[] = [
