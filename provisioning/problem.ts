@@ -92,6 +92,11 @@ export const PROBLEMS = {
     remedy:
       'Write /etc/garrison/host.yaml (an example is in /usr/share/doc/garrison/examples); garrison schema explains each key.',
   },
+  'desired.not-trusted': {
+    meaning: 'Somebody other than root can write a file or folder of the desired document, and so could decide what root does.',
+    remedy:
+      'See that it says what you want, then: chown root:root PATH and chmod go-w PATH, with the path that is named.',
+  },
   'door.closed': {
     meaning: 'The root side could not be reached: its socket is not there, or nobody listens.',
     remedy:

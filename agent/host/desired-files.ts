@@ -1,6 +1,6 @@
 // Reads the desired document from its folder: host.yaml, then host.d/*.yaml in the order of their names.
 
-import { readdir, readFile } from 'node:fs/promises'
+import { open, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { DocumentFile } from '../../provisioning/document.ts'
 import { HostError } from '../../provisioning/problem.ts'
@@ -24,21 +24,45 @@ async function orNull<T>(path: string, reading: Promise<T>): Promise<T | null> {
   }
 }
 
+/** Throws `desired.not-trusted` unless only root, or who runs this, can write there. */
+function trust(path: string, { uid, mode }: { readonly uid: number; readonly mode: number }): void {
+  const own = uid === 0 || uid === process.getuid?.()
+  if (own && (mode & 0o022) === 0) return
+  throw new HostError(
+    'desired.not-trusted',
+    `${path} can be written by others than root (owner ${uid}, mode ${(mode & 0o7777).toString(8)})`,
+    { details: { path, uid, mode: mode & 0o7777 } },
+  )
+}
+
+/** What an open file says; it is trusted as it is read, whatever takes its name meanwhile. */
+async function readTrusted(path: string): Promise<Buffer> {
+  await using file = await open(path)
+  trust(path, await file.stat())
+  return await file.readFile()
+}
+
+const trustFolder = async (path: string): Promise<void> => trust(path, await stat(path))
+
 /**
  * The files of the desired document in `folder` (usually /etc/garrison), named relative to it, for `parseDocument`.
- * Errors: `desired.missing` when there is no host.yaml, `host.denied`, `host.unreadable`.
+ * Errors: `desired.missing` when there is no host.yaml, `desired.not-trusted` when others than root can write one of them or add
+ * another, `host.denied`, `host.unreadable`.
  */
 export async function readDesiredFiles(folder: string): Promise<readonly [DocumentFile, ...DocumentFile[]]> {
   const read = async (path: string): Promise<DocumentFile | null> => {
-    const text = await orNull(join(folder, path), readFile(join(folder, path)))
+    const text = await orNull(join(folder, path), readTrusted(join(folder, path)))
     return text === null ? null : { path, text }
   }
+  await orNull(folder, trustFolder(folder))
   const first = await read('host.yaml')
   if (first === null)
     throw new HostError('desired.missing', `there is no ${join(folder, 'host.yaml')}`, {
       details: { folder },
     })
-  const names = (await orNull(join(folder, 'host.d'), readdir(join(folder, 'host.d')))) ?? []
+  const dropInFolder = join(folder, 'host.d')
+  await orNull(dropInFolder, trustFolder(dropInFolder))
+  const names = (await orNull(dropInFolder, readdir(dropInFolder))) ?? []
   const dropIns = names.filter((name) => name.endsWith('.yaml') && !name.startsWith('.')).sort()
   const files = await Promise.all(dropIns.map((name) => read(`host.d/${name}`)))
   return [first, ...files.filter((file) => file !== null)]

@@ -1,5 +1,6 @@
 // The desired document: what is understood, what is refused and in which words, and what hostile text does.
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import { readDesiredFiles } from '../../agent/host/desired-files.ts'
 import { desiredSchema } from '../../provisioning/desired.ts'
@@ -318,4 +319,26 @@ t.test('reads a folder', async (t) => {
   })
   mkdirSync(`${folder}/host.d/40-d.yaml`)
   await t.rejects(readDesired(folder), { code: 'host.unreadable', details: { errno: 'EISDIR' } })
+})
+
+t.test('a document that others than root can write, or add to, is not obeyed', async (t) => {
+  const folder = t.testdir({ 'host.yaml': 'version: 1\n', 'host.d': { 'a.yaml': '' } })
+  await readDesiredFiles(folder)
+  for (const [path, mode] of [
+    ['host.yaml', 0o664],
+    ['host.yaml', 0o602],
+    ['host.d/a.yaml', 0o620],
+    ['host.d', 0o777],
+    ['', 0o775],
+  ] as const) {
+    const whole = join(folder, path)
+    const before = statSync(whole).mode
+    chmodSync(whole, mode)
+    await t.rejects(readDesiredFiles(folder), {
+      code: 'desired.not-trusted',
+      message: new RegExp(`^${join(folder, path)} .*mode ${mode.toString(8)}`),
+    })
+    chmodSync(whole, before)
+  }
+  await readDesiredFiles(folder)
 })
