@@ -107,28 +107,22 @@ export async function assess(resource: Resource, look: Look): Promise<Assessment
   const declared = resource.declared(desired)
   const atMs = clock()
   const common = { resource: resource.id, needs: resource.needs, declared, atMs }
+  // What was seen is told even where it does not suffice for a plan.
+  let seen: Pick<Assessment, 'findings' | 'observed'> = { findings: [], observed: null }
   try {
     const observed = await resource.observe(reader, desired)
+    seen = { findings: resource.check(observed), observed }
     const steps = declared ? resource.plan(observed, desired) : []
     return {
       ...common,
+      ...seen,
       standing: steps.length === 0 ? 'settled' : 'drifted',
       summary: resource.describe(observed, desired),
       steps,
-      findings: resource.check(observed),
-      observed,
     }
   } catch (error) {
     const problem = problemOf(error)
-    return {
-      ...common,
-      standing: 'unknown',
-      summary: problem.message,
-      steps: [],
-      findings: [],
-      observed: null,
-      problem,
-    }
+    return { ...common, ...seen, standing: 'unknown', summary: problem.message, steps: [], problem }
   }
 }
 

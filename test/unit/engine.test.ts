@@ -96,6 +96,33 @@ t.test('what could not be read is unknown, stops those that need it, and hides n
   t.equal(world.files.has('/v1'), false)
 })
 
+t.test('what was seen is told even where no plan can be made of it', async (t) => {
+  const finding = { code: 'a.worn', severity: 'warning', text: 'worn', remedy: 'look' } as const
+  const blind: Resource = {
+    id: 'a',
+    needs: [],
+    declared: () => true,
+    observe: async () => ({ seen: true }),
+    plan: () => {
+      throw new HostError('host.denied', 'the rest needs root')
+    },
+    check: () => [finding],
+    describe: () => 'a thing',
+  }
+  const [one] = await assessAll({
+    resources: [blind],
+    reader: readerOf(emptyWorld()),
+    desired,
+    clock: () => 0,
+  })
+  t.match(one, {
+    standing: 'unknown',
+    problem: { code: 'host.denied' },
+    findings: [finding],
+    observed: { seen: true },
+  })
+})
+
 t.test('a step above the allowed risk is left, with the words that allow it', async (t) => {
   for (const [risk, allow, outcome] of [
     ['disruptive', 'safe', 'blocked'],
