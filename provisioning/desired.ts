@@ -1,27 +1,7 @@
 // The desired document: its schema with every default, and the types that plans read.
 
 import { z } from 'zod'
-
-const name = z
-  .string()
-  .regex(/^[a-z][a-z0-9_]{0,30}$/, 'must be a lower-case letter, then at most 30 letters, digits or _')
-
-const absolutePath = z
-  .string()
-  .regex(
-    /^\/(?!.*\/\/)(?!.*\/\.{1,2}(\/|$))[^\0\n]*[^/\0\n]$/,
-    'must be an absolute path without //, . or ..',
-  )
-
-const bytesPerUnit: Readonly<Record<string, number>> = { MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 }
-
-/** The bytes in a size such as `100GiB`, `1.5TiB`; the schema has already refused every other form. */
-export const sizeBytes = (size: string): number => {
-  const [, number = '', unit = ''] = /^([0-9.]+) ?(MiB|GiB|TiB)$/.exec(size) ?? []
-  return Math.round(Number(number) * (bytesPerUnit[unit] ?? Number.NaN))
-}
-
-const size = z.string().regex(/^[0-9]+(\.[0-9]+)? ?(MiB|GiB|TiB)$/, 'must be a size such as 100GiB or 1.5TiB')
+import { absolutePath, name, size } from './values.ts'
 
 const software = z
   .strictObject({

@@ -2,8 +2,9 @@
 
 import { formatBytes } from '../block/bytes.ts'
 import type { VolumeGroup } from '../block/lvm.ts'
-import { type Desired, sizeBytes } from '../desired.ts'
+import type { Desired } from '../desired.ts'
 import type { Blocked, Step } from '../resource.ts'
+import { sizeBytes } from '../values.ts'
 import { type ArrayDevice, type Geometry, type ObservedVolumes, unformattedTag } from './observe.ts'
 import {
   after,
