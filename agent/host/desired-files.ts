@@ -2,8 +2,8 @@
 
 import { open, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { DocumentFile } from '../../provisioning/document.ts'
 import { HostError } from '../../provisioning/problem.ts'
+import type { DocumentFile } from '../../provisioning/written.ts'
 import { errnoOf } from './files.ts'
 
 async function orNull<T>(path: string, reading: Promise<T>): Promise<T | null> {
