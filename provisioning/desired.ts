@@ -2,6 +2,7 @@
 
 import { z } from 'zod'
 import { absolutePath, name, size } from './values.ts'
+import { vmsSchema } from './vms/schema.ts'
 
 const software = z
   .strictObject({
@@ -136,6 +137,7 @@ export const desiredSchema = z
     root: root.optional(),
     array: array.optional(),
     volumes: volumes.optional(),
+    vms: vmsSchema.optional(),
   })
   .refine((desired) => desired.volumes === undefined || desired.array !== undefined, {
     message: 'volumes needs array: the volume group stands on it',

@@ -98,6 +98,10 @@ export function onceEach(reader: HostReader): HostReader {
     ioActivity: once('ioActivity', (kernelNames) => reader.ioActivity(kernelNames)),
     unfinishedSteps: once('unfinishedSteps', () => reader.unfinishedSteps()),
     lockHolder: once('lockHolder', () => reader.lockHolder()),
+    now: once('now', () => reader.now()),
+    domains: once('domains', () => reader.domains()),
+    pools: once('pools', () => reader.pools()),
+    networks: once('networks', () => reader.networks()),
   }
 }
 

@@ -64,6 +64,45 @@ export interface LockHolder {
 }
 
 /**
+ * What libvirt knows of one VM. `xml` is its definition for the next start, without passwords; `hasSecrets` says that it holds
+ * some, which a definition made from `xml` would lose. `liveXml` is null when it does not run. `power` is libvirt's own word.
+ */
+export interface DomainFacts {
+  readonly uuid: string
+  readonly name: string
+  readonly power: 'running' | 'blocked' | 'paused' | 'shutting-down' | 'off' | 'crashed' | 'suspended'
+  /** Why it is so, in libvirt's words (`user`, `I/O error`, `migration`, `booted`, …). */
+  readonly reason: string
+  /** Whether it is defined, or only runs and is gone when it ends. */
+  readonly persistent: boolean
+  readonly autostart: boolean
+  /** Whether its memory is saved, so that the next start resumes it. */
+  readonly managedSave: boolean
+  readonly xml: string
+  readonly liveXml: string | null
+  readonly hasSecrets: boolean
+}
+
+/** One storage pool of libvirt. `path` is null where its kind has none. */
+export interface PoolFacts {
+  readonly name: string
+  readonly type: string
+  readonly path: string | null
+  readonly active: boolean
+  readonly autostart: boolean
+  readonly capacityBytes: number
+  readonly freeBytes: number
+}
+
+/** One network of libvirt; `bridge` is the interface that its VMs are attached to, where it has one. */
+export interface NetworkFacts {
+  readonly name: string
+  readonly active: boolean
+  readonly autostart: boolean
+  readonly bridge: string | null
+}
+
+/**
  * Reads the host and changes nothing. Within one round every answer is read once (see `onceEach` in engine.ts).
  * Errors: `host.denied` (needs root), `host.tool-missing`, `host.deadline`, `host.query-refused` (not on the allow-list),
  * `host.unreadable` (anything else). Absence is `null`, never an error.
@@ -89,6 +128,15 @@ export interface HostReader {
   unfinishedSteps(): Promise<readonly UnfinishedStep[]>
   /** The holder of the apply lock when it is not this process. */
   lockHolder(): Promise<LockHolder | null>
+  /** The host's clock, epoch milliseconds. */
+  now(): Promise<number>
+  /**
+   * Every VM that libvirt knows. Like the two below it throws `libvirt.unreachable` when libvirt does not answer; the message and
+   * `details.answeredMs` (epoch milliseconds, null when never) say when it last did.
+   */
+  domains(): Promise<readonly DomainFacts[]>
+  pools(): Promise<readonly PoolFacts[]>
+  networks(): Promise<readonly NetworkFacts[]>
 }
 
 /** What one action did. `stderrTail` holds at most the last 20 lines. */

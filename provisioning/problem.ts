@@ -93,7 +93,8 @@ export const PROBLEMS = {
       'Write /etc/garrison/host.yaml (an example is in /usr/share/doc/garrison/examples); garrison schema explains each key.',
   },
   'desired.not-trusted': {
-    meaning: 'Somebody other than root can write a file or folder of the desired document, and so could decide what root does.',
+    meaning:
+      'Somebody other than root can write a file or folder of the desired document, and so could decide what root does.',
     remedy:
       'See that it says what you want, then: chown root:root PATH and chmod go-w PATH, with the path that is named.',
   },
@@ -296,6 +297,12 @@ export const PROBLEMS = {
     meaning: 'The journal could not be written, so the host was not touched.',
     remedy:
       'Make its folder (named in the message) writable: free space, a read-write mount; then run garrison apply again.',
+    retry: true,
+  },
+  'libvirt.unreachable': {
+    meaning: 'libvirt does not answer, so nobody can tell what the VMs do; they may well be running.',
+    remedy:
+      'See systemctl status libvirtd virtqemud and journalctl -u libvirtd; a restart of it touches no running VM.',
     retry: true,
   },
   'plan.changed': {

@@ -65,6 +65,44 @@ export type Action =
       readonly deadlineMs: number
     }
   | { readonly kind: 'reboot' }
+  | DomainAction
+  | PoolAction
+  /**
+   * Fetches a file whole: a path, an http(s) URL or `s3://BUCKET/KEY`. Goes on where an earlier try was cut off, and gives the file
+   * its name only when its content is what the checksum (`sha256:…`, `sha512:…`) says. A file that is there already is verified.
+   */
+  | {
+      readonly kind: 'fetch'
+      readonly source: string
+      readonly path: string
+      readonly checksum?: string
+      readonly sizeBytes?: number
+      readonly deadlineMs: number
+    }
+
+/** What is asked of libvirt about one VM. Each is done when libvirt says so, and is no error when it was so already. */
+export type DomainAction = { readonly kind: 'domain'; readonly uuid: string; readonly name: string } & (
+  | {
+      readonly operation: 'define'
+      readonly xml: string
+      /** The digest (`xmlDigest`) of the definition that this one was made from, null for a new VM; another one is refused. */
+      readonly replaces: string | null
+    }
+  | { readonly operation: 'start' }
+  /** Asks the guest and waits until it is off; `action.deadline` when it is not by then. */
+  | { readonly operation: 'shutdown'; readonly deadlineMs: number }
+  /** Ends it at once, as if its power was cut. */
+  | { readonly operation: 'destroy' }
+  | { readonly operation: 'undefine' }
+  | { readonly operation: 'autostart'; readonly enabled: boolean }
+)
+
+/** What is asked of libvirt about one storage pool. */
+export type PoolAction = { readonly kind: 'pool'; readonly name: string } & (
+  | { readonly operation: 'define'; readonly xml: string }
+  | { readonly operation: 'start' }
+  | { readonly operation: 'autostart'; readonly enabled: boolean }
+)
 
 /** Why a step cannot be performed, in the words of the problem table. */
 export interface Blocked {

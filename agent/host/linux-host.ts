@@ -7,12 +7,15 @@ import { basename } from 'node:path'
 import type {
   Answer,
   Capacity,
+  DomainFacts,
   DriveSample,
   FileFacts,
   HostReader,
   IoActivity,
   LockHolder,
   MountTable,
+  NetworkFacts,
+  PoolFacts,
   UnfinishedStep,
 } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
@@ -108,6 +111,12 @@ function* samplePlaces(sizeBytes: number): Generator<readonly [offset: number, b
   if (middleBlocks <= 0) return
   const offsets = Array.from({ length: randomBlocks }, () => edgeBytes + randomInt(middleBlocks) * blockBytes)
   for (const offset of offsets.sort((a, b) => a - b)) yield [offset, blockBytes]
+}
+
+const noLibvirt = async (): Promise<never> => {
+  throw new HostError('libvirt.unreachable', 'libvirt has not been asked: this agent does not speak to it', {
+    details: { answeredMs: null },
+  })
 }
 
 /** The HostReader of the machine that this process runs on. */
@@ -297,5 +306,21 @@ export class LinuxHost implements HostReader {
 
   lockHolder(): Promise<LockHolder | null> {
     return this.#options.lockHolder()
+  }
+
+  async now(): Promise<number> {
+    return Date.now()
+  }
+
+  domains(): Promise<readonly DomainFacts[]> {
+    return noLibvirt()
+  }
+
+  pools(): Promise<readonly PoolFacts[]> {
+    return noLibvirt()
+  }
+
+  networks(): Promise<readonly NetworkFacts[]> {
+    return noLibvirt()
   }
 }

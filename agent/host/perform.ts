@@ -37,6 +37,11 @@ export function summaryOf(action: Action): string {
       return `wait: ${action.summary}`
     case 'reboot':
       return 'reboot'
+    case 'domain':
+    case 'pool':
+      return `${action.operation} ${action.kind} ${action.name}`
+    case 'fetch':
+      return `fetch ${action.source} to ${action.path}`
   }
 }
 
@@ -120,6 +125,10 @@ async function idOf(reader: HostReader, table: 'passwd' | 'group', name: string)
   return id
 }
 
+const unable = async ({ kind }: Action): Promise<never> => {
+  throw new HostError('libvirt.unreachable', `this agent cannot perform a ${kind} action`)
+}
+
 /** The Performer of the machine that this process runs on. */
 export class LinuxPerformer implements Performer {
   readonly #reader: HostReader
@@ -156,6 +165,9 @@ export class LinuxPerformer implements Performer {
     },
     wait: (action) => this.#wait(action),
     reboot: () => this.#run({ kind: 'run', argv: ['/usr/bin/systemctl', 'reboot'], deadlineMs: 60_000 }),
+    domain: unable,
+    pool: unable,
+    fetch: unable,
   }
 
   async perform(action: Action): Promise<ActionOutcome> {

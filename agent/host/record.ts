@@ -21,6 +21,10 @@ const calls: Readonly<Record<keyof HostReader, true>> = {
   ioActivity: true,
   unfinishedSteps: true,
   lockHolder: true,
+  now: true,
+  domains: true,
+  pools: true,
+  networks: true,
 }
 
 /** The same reader, telling `write` one line (without line feed) per call. Errors that are no HostError are passed on unwritten. */

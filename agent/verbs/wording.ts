@@ -83,6 +83,17 @@ export function actionText(action: Action): string {
       return `wait at most ${duration(action.deadlineMs)} until ${conditionText(action.until)}`
     case 'reboot':
       return 'reboot'
+    case 'domain':
+    case 'pool': {
+      const what = `${action.kind === 'domain' ? 'VM' : 'pool'} ${action.name}`
+      if (action.operation === 'autostart')
+        return `turn autostart of ${what} ${action.enabled ? 'on' : 'off'}`
+      if (action.operation === 'define')
+        return `define ${what} (XML, ${count(action.xml.split('\n').length, 'line')})`
+      return `${action.operation} ${what}`
+    }
+    case 'fetch':
+      return `fetch ${action.source} to ${action.path}`
   }
 }
 

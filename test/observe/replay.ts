@@ -29,6 +29,10 @@ const calls: readonly (keyof HostReader)[] = [
   'ioActivity',
   'unfinishedSteps',
   'lockHolder',
+  'now',
+  'domains',
+  'pools',
+  'networks',
 ]
 
 const keyOf = ({ call, args }: Pick<Reading, 'call' | 'args'>): string =>

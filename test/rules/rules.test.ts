@@ -46,7 +46,8 @@ function importObjection(path: string, target: string): string | null {
     const targetResource = target.split('/').length > 2 && targetFolder !== 'block' ? targetFolder : null
     if (targetResource === null || targetResource === resource) return null
     return resource === null
-      ? path === 'provisioning/index.ts'
+      ? path === 'provisioning/index.ts' ||
+        (path === 'provisioning/desired.ts' && target === `provisioning/${targetResource}/schema.ts`)
         ? null
         : 'only provisioning/index.ts knows the resources'
       : 'resources do not import each other'
@@ -93,6 +94,7 @@ const rules: readonly Rule[] = [
       file('provisioning/array/plan.ts', "import { plan } from '../volumes/plan.ts'"),
       file('provisioning/array/plan.ts', "import {\n  type A,\n  b,\n} from '../../agent/host/exec.ts'"),
       file('provisioning/engine.ts', "import { readFile } from 'node:fs/promises'"),
+      file('provisioning/desired.ts', "import { plan } from './vms/plan.ts'"),
       file('provisioning/engine.ts', "const { plan } = await import('./array/plan.ts')"),
       file('provisioning/block/lvm.ts', "export * from '../array/mdadm.ts'"),
       file('provisioning/root/plan.ts', "import { execa } from 'execa'"),
@@ -106,6 +108,7 @@ const rules: readonly Rule[] = [
         "import { z } from 'zod'\nimport { lsblk } from '../block/lsblk.ts'\nimport type { Step } from '../resource.ts'",
       ),
       file('provisioning/index.ts', "import { array } from './array/index.ts'"),
+      file('provisioning/desired.ts', "import { vmsSchema } from './vms/schema.ts'"),
       file('agent/verbs/plan.ts', "import { Journal } from '../journal/journal.ts'"),
       file('agent/journal/journal.ts', "import { appendLine } from '../host/files.ts'"),
     ],

@@ -69,6 +69,10 @@ function readerOf({ files = {}, links = {}, answers = {}, modified = {}, denied 
       Object.fromEntries(names.map((name) => [name, { readSectors: 0, writtenSectors: 0, inFlight: 0 }])),
     unfinishedSteps: async () => [],
     lockHolder: async () => null,
+    now: async () => 0,
+    domains: async () => [],
+    pools: async () => [],
+    networks: async () => [],
     ...more,
   }
   return { reader, asked }

@@ -78,6 +78,10 @@ export const readerOf = (world: World, unreadable: ReadonlySet<string> = new Set
   ioActivity: unused,
   unfinishedSteps: unused,
   lockHolder: unused,
+  now: unused,
+  domains: unused,
+  pools: unused,
+  networks: unused,
 })
 
 /** Writes the world. `cut` is asked before and inside each action and may throw a PowerCut. */

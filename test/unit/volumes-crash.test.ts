@@ -328,6 +328,10 @@ const reader: HostReader = {
   ioActivity: unused,
   unfinishedSteps: unused,
   lockHolder: unused,
+  now: unused,
+  domains: unused,
+  pools: unused,
+  networks: unused,
 }
 
 const resourceOf = (world: World): Resource<ObservedVolumes> => ({
