@@ -32,6 +32,8 @@ export interface DriveOptions {
   readOnly?: boolean
   /** An NVMe namespace of zones, which refuses writes that are not in order. */
   zoned?: boolean
+  /** A SCSI disk whose medium can be taken out; `model` does not matter then. */
+  removable?: boolean
 }
 
 /** What to boot. Everything has a default. */
@@ -99,6 +101,7 @@ interface Drive {
   model: 'nvme' | 'virtio'
   readOnly: boolean
   zoned: boolean
+  removable: boolean
   attached: boolean
   failing: boolean
   port: number
@@ -496,6 +499,15 @@ export class Guest {
     drive.failing = true
   }
 
+  /** Lets an NVMe drive warn in its health log; the bits are those of the log's critical warning, 0 for none. */
+  async warnOfDrive(id: string, criticalWarning: number): Promise<void> {
+    await this.#monitor.ask('qom-set', {
+      path: `/machine/peripheral/device-${id}`,
+      property: 'smart_critical_warning',
+      value: criticalWarning,
+    })
+  }
+
   /** Ends what `failDrive` began. */
   async healDrive(id: string): Promise<void> {
     const drive = this.#drive(id)
@@ -624,6 +636,7 @@ export class Guest {
       model: options.model ?? (this.#snapshots ? 'virtio' : 'nvme'),
       readOnly: options.readOnly ?? false,
       zoned: options.zoned ?? false,
+      removable: options.removable ?? false,
       attached: true,
       failing: false,
       port: 0,
@@ -782,6 +795,11 @@ function deviceProperties(drive: Drive): Record<string, unknown>[] {
   const node = formatName(drive)
   // SeaBIOS starts from the device with this index wherever it is plugged in.
   const boot = drive.id === 'root' ? { bootindex: 0 } : {}
+  if (drive.removable)
+    return [
+      { driver: 'virtio-scsi-pci', id, bus },
+      { driver: 'scsi-hd', id: `${id}-disk`, bus: `${id}.0`, drive: node, serial, removable: true },
+    ]
   if (drive.model === 'virtio') return [{ driver: 'virtio-blk-pci', id, bus, serial, drive: node, ...boot }]
   if (!drive.zoned) return [{ driver: 'nvme', id, bus, serial, drive: node, ...boot }]
   return [

@@ -1,6 +1,6 @@
 // Every refusal that a guest can have, provoked for real between a clean plan and the apply: refused, named, nothing written.
-import t from 'tap'
-import { documentOf, garrison, installGarrison, writeDocument } from './garrison.ts'
+import t, { type Test } from 'tap'
+import { documentOf, garrison, installGarrison, startApply, writeDocument } from './garrison.ts'
 import { bootGuest, type DriveOptions, type Guest } from './guest.ts'
 
 const sizeBytes = 128 * 2 ** 20
@@ -8,10 +8,14 @@ const serials = ['LAB0000001', 'LAB0000002', 'LAB0000003'] as const
 const [victim] = serials
 const link = `/dev/disk/by-id/virtio-${victim}`
 
-/** What is done to the host, and the refusal that must name it. `touches`: the provocation itself may go on writing. */
+/** What is done to the host, and the refusal that must name it. */
 interface Provocation {
   readonly code: string
   readonly name: string
+  /** The serial or kernel name of the drive that is refused; `victim` by default. */
+  readonly drive?: string
+  /** The code with which the whole apply is refused, before any drive is looked at. */
+  readonly whole?: string
   provoke(guest: Guest): Promise<unknown>
   /** Puts the drives back as they were plugged in, without which no snapshot can be restored. */
   undo?(guest: Guest): Promise<unknown>
@@ -124,6 +128,7 @@ const provocations: readonly Provocation[] = [
     name: 'mounted in another mount namespace',
     provoke: async (guest) => {
       await guest.run(['mkfs.ext4', '-q', link])
+      await guest.run(['mkdir', '/run/other'])
       const other = await guest.start([
         ...[
           'unshare',
@@ -206,19 +211,9 @@ const provocations: readonly Provocation[] = [
   {
     code: 'drive.size-unlike',
     name: 'two per cent smaller than its siblings',
-    provoke: async (guest) => {
-      await guest.detachDrive(victim)
-      await guest.attachDrive({
-        serial: victim,
-        id: 'small',
-        sizeBytes: Math.floor((sizeBytes * 0.98) / 2 ** 20) * 2 ** 20,
-        model: 'virtio',
-      })
-    },
-    undo: async (guest) => {
-      await guest.detachDrive('small')
-      await guest.attachDrive(victim)
-    },
+    provoke: (guest) =>
+      replaceVictim(guest, { id: 'small', sizeBytes: Math.floor((sizeBytes * 0.98) / 2 ** 20) * 2 ** 20 }),
+    undo: (guest) => bringVictimBack(guest, 'small'),
   },
   {
     code: 'drive.active',
@@ -239,7 +234,67 @@ const provocations: readonly Provocation[] = [
       ['udevadm', 'trigger', '--subsystem-match=block'],
     ),
   },
+  {
+    code: 'drive.removable',
+    name: 'with a medium that can be taken out',
+    provoke: (guest) => replaceVictim(guest, { id: 'stick', removable: true }),
+    undo: (guest) => bringVictimBack(guest, 'stick'),
+  },
+  {
+    code: 'drive.loop',
+    name: 'a loop device in the place of a drive',
+    drive: 'loop0',
+    provoke: async (guest) => {
+      await guest.detachDrive(victim)
+      await guest.run(['truncate', `--size=${sizeBytes}`, '/var/tmp/drive'])
+      await guest.run(['losetup', '/dev/loop0', '/var/tmp/drive'])
+    },
+    undo: (guest) => guest.attachDrive(victim),
+  },
+  {
+    code: 'drive.other-instance',
+    name: 'a document for another host',
+    whole: 'plan.other-instance',
+    provoke: (guest) =>
+      guest.writeFile('/etc/garrison/host.d/host.yaml', 'host: { instance: i-0123456789abcdef0 }\n'),
+  },
+  {
+    code: 'drive.unfinished-apply',
+    name: 'an apply of another plan that was killed in the middle',
+    provoke: async (guest) => {
+      await writeDocument(guest, documentOf({ volumes: undefined, array: { name: 'other' } }))
+      await applyThatHangs(guest)
+      await killRootSide(guest)
+      await guest.run(['mv', '/usr/sbin/mdadm.real', '/usr/sbin/mdadm'])
+      await writeDocument(guest, documentOf({ volumes: undefined }))
+    },
+  },
 ]
+
+/** Puts another drive with the same serial into the place of the victim. */
+async function replaceVictim(guest: Guest, other: Partial<DriveOptions> & { id: string }): Promise<void> {
+  await guest.detachDrive(victim)
+  await guest.attachDrive({ serial: victim, sizeBytes, ...other })
+}
+
+async function bringVictimBack(guest: Guest, other: string): Promise<void> {
+  await guest.detachDrive(other)
+  await guest.attachDrive(victim)
+}
+
+/** Starts an apply that comes as far as `mdadm --create` and no further; nothing is written to the drives. */
+async function applyThatHangs(guest: Guest): Promise<void> {
+  await guest.run(['mv', '/usr/sbin/mdadm', '/usr/sbin/mdadm.real'])
+  await guest.writeFile(
+    '/usr/sbin/mdadm',
+    '#!/bin/sh\ncase "$*" in *--create*) touch /run/hangs; exec sleep 3600 ;; esac\nexec mdadm.real "$@"\n',
+  )
+  await guest.run(['chmod', '755', '/usr/sbin/mdadm'])
+  await startApply(guest, ['--only', 'array'])
+  await guest.run(['timeout', '120', 'sh', '-c', 'until test -e /run/hangs; do sleep 0.2; done'])
+}
+
+const killRootSide = run(['systemctl', 'kill', '--signal=KILL', 'garrison-operate.service'])
 
 /** One after the other: the guest serves one drive at a time. */
 async function hashes(guest: Guest): Promise<readonly string[]> {
@@ -248,10 +303,37 @@ async function hashes(guest: Guest): Promise<readonly string[]> {
   return found
 }
 
+/** Applies, and shows that the drive was refused for this reason and that no drive has changed by a byte. */
+async function refuses(
+  t: Test,
+  guest: Guest,
+  { code, whole, drive = victim }: Pick<Provocation, 'code' | 'drive' | 'whole'>,
+): Promise<void> {
+  await guest.run(['sync'])
+  const before = await hashes(guest)
+  const apply = await garrison(guest, ['apply', '--allow', 'destroys-data', '--only', 'array'])
+  t.equal(apply.exit, 3, 'refused')
+  if (whole === undefined) {
+    t.equal(apply.lines.at(-1).performed, 0)
+    t.match(JSON.stringify(apply.lines.at(-1)), drive, 'the drive is named')
+  } else t.equal(apply.lines.at(-1).code, whole)
+  const answer = await garrison(guest, ['drives'])
+  const row = answer.lines[0].drives.find(
+    (one: { serial: string | null; name: string }) => one.serial === drive || one.name === drive,
+  )
+  t.ok(
+    row?.reasons.some((reason: { code: string }) => reason.code === code),
+    `${code} is among ${JSON.stringify(row?.reasons)}`,
+  )
+  await guest.run(['sync'])
+  if (code === 'drive.read-only') await guest.run(['blockdev', '--setrw', link])
+  t.strictSame(await hashes(guest), before, 'not a byte written')
+}
+
 t.setTimeout(0)
 
 t.test('every refusal: named, and not a byte written', async (t) => {
-  const drives: readonly DriveOptions[] = serials.map((serial) => ({ serial, sizeBytes, model: 'virtio' }))
+  const drives: readonly DriveOptions[] = serials.map((serial) => ({ serial, sizeBytes }))
   await using guest = await bootGuest({ prepared: true, snapshots: true, drives })
   await installGarrison(guest)
   await writeDocument(guest, documentOf({ volumes: undefined }))
@@ -260,28 +342,61 @@ t.test('every refusal: named, and not a byte written', async (t) => {
   t.match(clean.lines[0].steps[0], { key: 'array.create', blocked: null }, 'the plan on blank drives')
   await guest.snapshot('planned')
 
-  for (const { code, name, provoke, undo } of provocations) {
-    await t.test(`${code}: ${name}`, async (t) => {
+  for (const provocation of provocations) {
+    await t.test(`${provocation.code}: ${provocation.name}`, async (t) => {
       await guest.restore('planned')
-      await provoke(guest)
-      await guest.run(['sync'])
-      const before = await hashes(guest)
-      const apply = await garrison(guest, ['apply', '--allow', 'destroys-data', '--only', 'array'])
-      t.equal(apply.exit, 3, 'refused')
-      t.equal(apply.lines.at(-1).performed, 0)
-      t.match(JSON.stringify(apply.lines.at(-1)), victim, 'the drive is named by its serial')
-      const answer = await garrison(guest, ['drives'])
-      const row = answer.lines[0].drives.find((one: { serial: string }) => one.serial === victim)
-      t.ok(
-        row?.reasons.some((reason: { code: string }) => reason.code === code),
-        `${code} is among ${JSON.stringify(row?.reasons)}`,
-      )
-      await guest.run(['sync'])
-      if (code === 'drive.read-only') await guest.run(['blockdev', '--setrw', link])
-      const after = await hashes(guest)
-      t.strictSame(after, before, 'not a byte written')
-      await undo?.(guest)
+      await provocation.provoke(guest)
+      await refuses(t, guest, provocation)
+      await provocation.undo?.(guest)
     })
   }
   t.comment(`${provocations.length} refusals provoked`)
+
+  await t.test('another apply holds the lock', async (t) => {
+    await guest.restore('planned')
+    await applyThatHangs(guest)
+    const before = await hashes(guest)
+    const apply = await garrison(guest, ['apply', '--only', 'array'])
+    t.equal(apply.exit, 3, 'refused')
+    t.match(
+      apply.lines.at(-1),
+      { code: 'apply.locked', message: /says root over ssh/ },
+      'the holder is named',
+    )
+    // The holder's own look does not count its own lock; that of another root side does.
+    await guest.run(['mkdir', '/run/other'])
+    const other = await guest.start(['garrison', 'operate', '--sockets', '/run/other'])
+    await other.waitForLine(/./)
+    const seen = await garrison(guest, ['drives', '--socket', '/run/other/admin.sock'])
+    const codes = seen.lines[0].drives
+      .filter(({ serial }: { serial: string }) => (serials as readonly string[]).includes(serial))
+      .map(({ reasons }: { reasons: { code: string }[] }) => reasons.map(({ code }) => code))
+    t.equal(codes.length, serials.length)
+    for (const of of codes) t.ok(of.includes('drive.locked-apply'), `drive.locked-apply is among ${of}`)
+    t.strictSame(await hashes(guest), before, 'not a byte written')
+  })
+})
+
+t.test('what only an NVMe drive can be', async (t) => {
+  const zones = 'LABZONES01'
+  const drives: readonly DriveOptions[] = [
+    ...serials.map((serial) => ({ serial, sizeBytes })),
+    { serial: zones, sizeBytes, zoned: true },
+  ]
+  await using guest = await bootGuest({ prepared: true, drives })
+  await installGarrison(guest)
+  await writeDocument(guest, documentOf({ volumes: undefined }))
+  const clean = await garrison(guest, ['plan', '--only', 'array'])
+  t.match(clean.lines[0].steps[0], { key: 'array.create', blocked: null }, 'the plan on blank drives')
+
+  await t.test('drive.unwell: its health log warns', async (t) => {
+    await guest.warnOfDrive(victim, 0b1000)
+    await refuses(t, guest, { code: 'drive.unwell' })
+    await guest.warnOfDrive(victim, 0)
+  })
+  await t.test('drive.zoned: a drive of zones, asked for by its serial', async (t) => {
+    const members = [...serials.slice(1), zones].map((serial) => ({ serial }))
+    await writeDocument(guest, documentOf({ volumes: undefined, array: { members } }))
+    await refuses(t, guest, { code: 'drive.zoned', drive: zones })
+  })
 })
