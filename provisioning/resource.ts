@@ -70,6 +70,7 @@ export type Action =
   /**
    * Fetches a file whole: a path, an http(s) URL or `s3://BUCKET/KEY`. Goes on where an earlier try was cut off, and gives the file
    * its name only when its content is what the checksum (`sha256:…`, `sha512:…`) says. A file that is there already is verified.
+   * With a format it is an image: refused when its first bytes say another, or lead to a second file (see vms/qcow2.ts).
    */
   | {
       readonly kind: 'fetch'
@@ -77,6 +78,7 @@ export type Action =
       readonly path: string
       readonly checksum?: string
       readonly sizeBytes?: number
+      readonly format?: 'qcow2' | 'raw'
       readonly deadlineMs: number
     }
 

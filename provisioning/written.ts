@@ -224,23 +224,26 @@ interface SchemaNode {
   readonly additionalProperties?: SchemaNode | boolean
   readonly items?: SchemaNode
   readonly anyOf?: readonly SchemaNode[]
+  readonly oneOf?: readonly SchemaNode[]
 }
 
 type Known = (path: readonly PropertyKey[]) => readonly string[]
 
-/** Tells the keys that a schema lets be written at a place. */
-function knownKeysOf(schema: z.ZodType): Known {
-  let once: SchemaNode | undefined
-  return (path) => {
-    once ??= z.toJSONSchema(schema, { io: 'input' }) as SchemaNode
-    return keysAt(once, path)
+const jsonSchemas = new WeakMap<z.ZodType, SchemaNode>()
+
+/** Tells the keys that a schema lets be written at a place. Its JSON Schema is slow to make: once, and only when a key is wrong. */
+const knownKeysOf =
+  (schema: z.ZodType): Known =>
+  (path) => {
+    const node = jsonSchemas.get(schema) ?? (z.toJSONSchema(schema, { io: 'input' }) as SchemaNode)
+    jsonSchemas.set(schema, node)
+    return keysAt(node, path)
   }
-}
 
 function keysAt(root: SchemaNode, path: readonly PropertyKey[]): readonly string[] {
   let nodes = [root]
   const alternatives = (node: SchemaNode): readonly SchemaNode[] =>
-    node.anyOf?.flatMap(alternatives) ?? [node]
+    (node.anyOf ?? node.oneOf)?.flatMap(alternatives) ?? [node]
   for (const step of path)
     nodes = nodes.flatMap(alternatives).flatMap((node) => {
       const { additionalProperties } = node
@@ -287,12 +290,12 @@ function nearestKeys(key: string, keys: readonly string[]) {
   return { meant, known: known.map(({ one }) => one) }
 }
 
-function unknownKey(key: string, keys: readonly string[]): string {
-  const { meant, known } = nearestKeys(key, keys)
-  const short = JSON.stringify(key.length > 60 ? `${key.slice(0, 60)}…` : key)
-  return meant === undefined
-    ? `unknown key ${short}; known here: ${known.join(', ')}`
-    : `unknown key ${short}; did you mean ${meant}?`
+/** A word that is none of those known, with the one that was meant, or all of them. `kind` says what it is: `key`, `template`. */
+export function notKnown(kind: string, word: string, all: readonly string[]): string {
+  const { meant, known } = nearestKeys(word, all)
+  const short = JSON.stringify(word.length > 60 ? `${word.slice(0, 60)}…` : word)
+  if (meant !== undefined) return `unknown ${kind} ${short}; did you mean ${meant}?`
+  return `unknown ${kind} ${short}; known here: ${known.length === 0 ? 'none' : known.join(', ')}`
 }
 
 type Issue = z.core.$ZodIssue
@@ -345,6 +348,8 @@ function sentence(issue: Issue, written: Written): string {
     case 'too_big':
       if (issue.origin === 'array') return `must have at most ${issue.maximum} entries`
       return `must be ${issue.inclusive ? 'at most' : 'less than'} ${issue.maximum}${not}`
+    case 'invalid_union':
+      return `must be ${listOf('options' in issue ? (issue.options ?? []) : [], 'or')}${not}`
     case 'invalid_format':
       return `${issue.message}${not}`
     default:
@@ -374,7 +379,7 @@ function problemsOf(
       message,
     })
     const unknownProblem = (key: string, parent: Written): DocumentProblem =>
-      problem(child(parent, key)?.key ?? parent.key, unknownKey(key, known(path)), [...path, key])
+      problem(child(parent, key)?.key ?? parent.key, notKnown('key', key, known(path)), [...path, key])
     if (written === undefined) {
       const parent = path.slice(0, -1).reduce<Written | undefined>(child, root) ?? root
       return [problem(parent.key, 'must be given')]
@@ -384,7 +389,7 @@ function problemsOf(
       const reasons = issue.issues.map(({ message }) => message).join(', ')
       return [problem(written.key, `the name ${JSON.stringify(String(path.at(-1)))} ${reasons}`)]
     }
-    if (issue.code === 'invalid_union') {
+    if (issue.code === 'invalid_union' && issue.errors.length > 0) {
       const matching = issue.errors.filter((branch) => !isOtherKind(branch))
       const [only] = matching
       if (only === undefined) {
@@ -436,6 +441,12 @@ function corrected(known: Known, root: Written, issues: readonly Issue[]): Writt
 const lineOf = ({ file, line, column, path, message }: DocumentProblem): string =>
   `${file}:${line}:${column}: ${path === '' ? '' : `${path}: `}${message}`
 
+/** Each problem once, in the order of the lines. */
+const inOrder = (problems: readonly DocumentProblem[]): readonly DocumentProblem[] =>
+  [...new Map(problems.map((problem) => [lineOf(problem), problem])).values()].sort(
+    (a, b) => a.line - b.line || a.column - b.column,
+  )
+
 /**
  * The problems as one error of that code, in the order of the files and of the lines in them; `details.problems` holds them, at
  * most a hundred.
@@ -446,12 +457,10 @@ export function invalid(
   files: readonly DocumentFile[],
 ): HostError {
   const fileOf = ({ file }: DocumentProblem): number => files.findIndex(({ path }) => path === file)
-  const lines = [...new Map(problems.map((problem) => [lineOf(problem), problem])).entries()]
-    .sort(([, a], [, b]) => fileOf(a) - fileOf(b) || a.line - b.line || a.column - b.column)
+  const told = inOrder(problems)
+    .toSorted((a, b) => fileOf(a) - fileOf(b))
     .slice(0, mostProblems)
-  return new HostError(code, lines.map(([line]) => line).join('\n'), {
-    details: { problems: lines.map(([, problem]) => problem) },
-  })
+  return new HostError(code, told.map(lineOf).join('\n'), { details: { problems: told } })
 }
 
 /** What a schema says of what was written. */
@@ -459,17 +468,40 @@ export type Judged<T> =
   | { readonly value: T; readonly problems: null }
   | { readonly problems: readonly DocumentProblem[] }
 
-/** Holds written values against a schema, in words about the places where they were written. */
-export function judgeOf<S extends z.ZodType>(schema: S): (written: Written) => Judged<z.output<S>> {
+/** The problems that a schema has with written values, in words about the places where they were written. */
+function problemsWith(
+  schema: z.ZodType,
+  written: Written,
+  issues: readonly Issue[],
+  counts: (issue: Issue) => boolean = () => true,
+): readonly DocumentProblem[] {
   const known = knownKeysOf(schema)
-  return (written) => {
-    const result = schema.safeParse(plain(written))
-    if (result.success) return { value: result.data, problems: null }
-    const { issues } = result.error
-    const nearly = corrected(known, written, issues)
-    const again = schema.safeParse(plain(nearly)).error?.issues ?? []
-    // What the schema says of several values together is only true once each key is what was meant.
-    const certain = issues.filter(({ code }) => code !== 'custom')
-    return { problems: [...problemsOf(known, written, certain), ...problemsOf(known, nearly, again)] }
-  }
+  const nearly = corrected(known, written, issues)
+  const again = schema.safeParse(plain(nearly)).error?.issues ?? []
+  const at = (root: Written, { path }: Issue) => path.reduce<Written | undefined>(child, root)
+  // What the schema says of several values together, or misses, is only true once each key is what was meant.
+  const certain = issues.filter(
+    (issue) =>
+      issue.code !== 'custom' && (at(written, issue) !== undefined || at(nearly, issue) === undefined),
+  )
+  return inOrder([
+    ...problemsOf(known, written, certain.filter(counts)),
+    ...problemsOf(known, nearly, again.filter(counts)),
+  ])
+}
+
+/** Holds written values against a schema. */
+export function judge<S extends z.ZodType>(schema: S, written: Written): Judged<z.output<S>> {
+  const { data, error } = schema.safeParse(plain(written))
+  if (error) return { problems: problemsWith(schema, written, error.issues) }
+  return { value: data as z.output<S>, problems: null }
+}
+
+/** What is wrong with a part of what a schema wants: what is missing may be given elsewhere, but not within an entry of a list. */
+export function partialProblems(schema: z.ZodType, written: Written): readonly DocumentProblem[] {
+  const issues = schema.safeParse(plain(written)).error?.issues ?? []
+  const isGiven = ({ path }: Issue): boolean =>
+    path.some((step) => typeof step === 'number') ||
+    path.reduce<Written | undefined>(child, written) !== undefined
+  return problemsWith(schema, written, issues, isGiven)
 }

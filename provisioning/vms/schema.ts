@@ -156,7 +156,8 @@ const xmlPatch = z.union([
   z.strictObject({ remove: xmlPath.describe('Remove every element or attribute that this finds.') }),
 ])
 
-const machine = z.strictObject({
+/** One VM as it is declared. */
+export const machineSchema = z.strictObject({
   uuid: uuid
     .optional()
     .describe('Its UUID. Default: the one that it has; for a new VM one made from this host and its name.'),
@@ -264,7 +265,7 @@ export const vmsSchema = z
       .default({})
       .describe('Storage pools by name: folders on mounted volumes, known to libvirt.'),
     machines: z
-      .record(machineName, machine)
+      .record(machineName, machineSchema)
       .default({})
       .describe('VMs by name. One that is not here is left alone.'),
     accepted: z
