@@ -41,13 +41,6 @@ export interface PhysicalVolume {
   readonly attributes: string
 }
 
-/** One run of extents of a logical volume. `devices` are /dev paths, or names of hidden volumes (`pool_tdata`) in layered ones. */
-export interface LogicalSegment {
-  readonly type: string
-  readonly sizeBytes: number
-  readonly devices: readonly string[]
-}
-
 /** A logical volume that is not hidden. `path` is /dev/GROUP/NAME, null for a thin pool, which has none. */
 export interface LogicalVolume {
   readonly uuid: string
@@ -66,7 +59,6 @@ export interface LogicalVolume {
   readonly number: string | null
   /** The thin pool that it lives in. */
   readonly pool: string | null
-  readonly segments: readonly LogicalSegment[]
 }
 
 /** A volume group. Its name is not unique when a drive of another host is plugged in: `uuid` is. */
@@ -144,16 +136,6 @@ const answer = z.object({
           }),
         )
         .default([]),
-      seg: z
-        .array(
-          z.object({
-            lv_uuid: z.string(),
-            segtype: z.string(),
-            seg_size: number,
-            devices: list,
-          }),
-        )
-        .default([]),
     }),
   ),
 })
@@ -176,7 +158,7 @@ export function parseLvmFullReport(stdout: string): Lvm {
   }
   const groups: VolumeGroup[] = []
   const loose: PhysicalVolume[] = []
-  for (const { vg, pv, lv, seg } of report) {
+  for (const { vg, pv, lv } of report) {
     const physical = pv.map((one) => ({
       uuid: one.pv_uuid,
       device: one.pv_missing === '' ? one.pv_name : null,
@@ -213,14 +195,6 @@ export function parseLvmFullReport(stdout: string): Lvm {
         active: one.lv_active === 'active',
         number: one.lv_kernel_major < 0 ? null : `${one.lv_kernel_major}:${one.lv_kernel_minor}`,
         pool: one.pool_lv,
-        segments: seg
-          .filter((segment) => segment.lv_uuid === one.lv_uuid)
-          .map((segment) => ({
-            type: segment.segtype,
-            sizeBytes: segment.seg_size,
-            // `devices` is path(first extent).
-            devices: segment.devices.map((device) => device.replace(/\(\d+\)$/, '')),
-          })),
       })),
     })
   }

@@ -89,13 +89,15 @@ async function observeFilesystem(
   }
 }
 
-async function observeVolume(reader: HostReader, device: RootDevice): Promise<RootVolume | null> {
+async function observeVolume(
+  reader: HostReader,
+  [device, ...beneath]: readonly [RootDevice, ...RootDevice[]],
+): Promise<RootVolume | null> {
   if (device.type !== 'lvm') return null
   const { groups } = await observeLvm(reader)
   for (const group of groups) {
     const logical = group.logical.find(({ mapperPath }) => mapperPath === device.path)
     if (logical === undefined) continue
-    const beneath = new Set(logical.segments.flatMap(({ devices }) => devices))
     return {
       group: group.name,
       groupAttributes: group.attributes,
@@ -103,7 +105,8 @@ async function observeVolume(reader: HostReader, device: RootDevice): Promise<Ro
       path: logical.path ?? logical.mapperPath,
       attributes: logical.attributes,
       layout: logical.layout,
-      physical: group.physical.filter(({ device }) => device !== null && beneath.has(device)),
+      // Not by the volume's own segments: those of thin and mirrored ones name volumes that LVM hides.
+      physical: group.physical.filter(({ device }) => beneath.some(({ path }) => path === device)),
     }
   }
   throw new HostError('host.unexpected-answer', `${device.path} is a logical volume that lvm does not list`)
@@ -149,7 +152,7 @@ export async function observeRoot(reader: HostReader): Promise<ObservedRoot> {
     btrfs,
   }
   const nothing = { filesystem: null, tables: [], volume: null, unread: null }
-  const [first] = shallow.devices
+  const [first, ...beneath] = shallow.devices
   if (first === undefined) return { ...shallow, ...nothing }
   const disks = shallow.devices.filter(({ type }) => type === 'disk')
   const partitioned = disks.filter((disk) =>
@@ -158,7 +161,7 @@ export async function observeRoot(reader: HostReader): Promise<ObservedRoot> {
   try {
     const [filesystem, volume, ...tables] = await Promise.all([
       observeFilesystem(reader, mount.fsType, first.path, btrfs),
-      observeVolume(reader, first),
+      observeVolume(reader, [first, ...beneath]),
       ...partitioned.map(async ({ path }) => parseSfdiskJson(path, await reader.query(sfdiskJson(path)))),
     ])
     return { ...shallow, filesystem, volume, tables: tables.filter((table) => table !== null), unread: null }
