@@ -1,20 +1,19 @@
 // The root side, a composition root: puts the parts of this host together and serves them on the sockets of systemd.
 
 import { createHash } from 'node:crypto'
-import { chmod, readFile } from 'node:fs/promises'
+import { chmod } from 'node:fs/promises'
 import { hostname } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { pino } from 'pino'
 import { parseDocument } from '../provisioning/document.ts'
 import { resources } from '../provisioning/index.ts'
 import { HostError } from '../provisioning/problem.ts'
-import type { DocumentFile } from '../provisioning/written.ts'
+import { catalogueOf, expandTemplates } from '../provisioning/vms/template.ts'
 import { contextsOf, type Parts, type ReadDocument } from './api/context.ts'
 import { type Doorway, serve } from './api/server.ts'
 import type { Args } from './api/verbs.ts'
 import { version } from './api/version.ts'
-import { readDesiredFiles } from './host/desired-files.ts'
-import { errnoOf } from './host/files.ts'
+import { readDesiredFiles, readOne, readTemplateFiles } from './host/desired-files.ts'
 import { LinuxHost } from './host/linux-host.ts'
 import { lockHolder, takeLock } from './host/lock.ts'
 import { LinuxPerformer } from './host/perform.ts'
@@ -23,18 +22,6 @@ import { loadServed } from './verbs/index.ts'
 
 const usualIdleMs = 60_000
 const firstPassedFd = 3
-
-async function readOne(path: string): Promise<DocumentFile> {
-  try {
-    return { path, text: await readFile(path) }
-  } catch (cause) {
-    const errno = errnoOf(cause)
-    if (errno === undefined) throw cause
-    const code =
-      errno === 'ENOENT' ? 'desired.missing' : errno === 'EACCES' ? 'host.denied' : 'host.unreadable'
-    throw new HostError(code, `${path} could not be read (${errno})`, { details: { path, errno }, cause })
-  }
-}
 
 /** Puts together everything that verbs need on this host. `root` is `/` but in tests: where etc, run and var are. */
 export function partsOf(root = '/'): Parts {
@@ -48,6 +35,10 @@ export function partsOf(root = '/'): Parts {
     unfinishedSteps: () => journal.unfinishedSteps(),
     lockHolder: () => lockHolder(lockPath),
   })
+  const readTemplates = async () => ({
+    shipped: (await readTemplateFiles(join(root, 'usr/share/garrison/templates'))) ?? [],
+    own: (await readTemplateFiles(join(documentFolder, 'templates'))) ?? [],
+  })
   const readTrimmed = async (path: string) => (await reader.readText(path))?.trim() ?? ''
   return {
     resources,
@@ -55,13 +46,29 @@ export function partsOf(root = '/'): Parts {
     performer: new LinuxPerformer({ reader, claims }),
     journal,
     documentFolder,
+    async templates(folder) {
+      if (folder === undefined) {
+        const { shipped, own } = await readTemplates()
+        return catalogueOf(shipped, own)
+      }
+      const files = await readTemplateFiles(resolve(folder))
+      if (files === null)
+        throw new HostError('request.invalid', `there is no folder ${folder}`, {
+          details: { verb: 'template list' },
+        })
+      return catalogueOf([], files)
+    },
     async document(file) {
-      const files = file === undefined ? await readDesiredFiles(documentFolder) : [await readOne(file)]
+      const files =
+        file === undefined ? await readDesiredFiles(documentFolder) : [await readOne(file, 'desired.missing')]
+      const { shipped, own } = await readTemplates()
       const hash = createHash('sha256')
-      for (const { path, text } of files) hash.update(`${path}\0${text.length}\0`).update(text)
+      for (const { path, text } of [...files, ...shipped, ...own])
+        hash.update(`${path}\0${text.length}\0`).update(text)
       const digest = hash.digest('hex')
       // Reading it anew at each look is cheap, parsing it is not.
-      if (parsed?.digest !== digest) parsed = { digest, desired: parseDocument(files) }
+      if (parsed?.digest !== digest)
+        parsed = { digest, desired: parseDocument(files, expandTemplates(catalogueOf(shipped, own))) }
       return parsed
     },
     lock: (who) => takeLock(lockPath, who, Date.now()),

@@ -57,6 +57,7 @@ async function installed(family: Family, licences: string): Promise<Installed[]>
   const units = (await readdir(join(root, 'systemd'), { recursive: true, withFileTypes: true }))
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name))
+  const templates = await readdir(join(import.meta.dirname, 'templates'))
   const completion = async (shell: string) => (await runTool([executable, 'completion', shell])).stdout
   const zsh = family === 'deb' ? 'vendor-completions' : 'site-functions'
   const share = '/usr/share'
@@ -84,6 +85,11 @@ async function installed(family: Family, licences: string): Promise<Installed[]>
     { path: `${doc}/LICENSE`, mode: 0o644, from: join(root, 'LICENSE') },
     { path: `${doc}/THIRD-PARTY-LICENCES`, mode: 0o644, content: licences },
     { path: `${doc}/examples/host.yaml`, mode: 0o644, from: join(import.meta.dirname, 'host.yaml') },
+    ...templates.map((name) => ({
+      path: `${share}/garrison/templates/${name}`,
+      mode: 0o644,
+      from: join(import.meta.dirname, 'templates', name),
+    })),
   ]
 }
 
@@ -91,6 +97,9 @@ async function installed(family: Family, licences: string): Promise<Installed[]>
 const folders = [
   '/etc/garrison',
   '/etc/garrison/host.d',
+  '/etc/garrison/templates',
+  '/usr/share/garrison',
+  '/usr/share/garrison/templates',
   '/usr/share/doc/garrison',
   '/usr/share/doc/garrison/examples',
 ]

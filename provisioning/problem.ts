@@ -399,6 +399,11 @@ export const PROBLEMS = {
     remedy:
       'Use Debian 12, Ubuntu 24.04, Rocky, RHEL or AlmaLinux 9, or Amazon Linux 2023, on x86-64 or arm64; or leave software out of the document.',
   },
+  'template.unknown': {
+    meaning: 'No template has the name that was given, or there is no such file.',
+    remedy:
+      'See garrison template list for those that are there; your own belong in /etc/garrison/templates, each ending in .yaml.',
+  },
   'volumes.array-not-blank': {
     meaning: 'The array holds something, so no volume group may be made on it.',
     remedy:

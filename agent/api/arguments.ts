@@ -127,6 +127,9 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
 /** The error for a word that is no verb. */
 export const unknownVerb = (name: string): HostError => {
   const known = Object.entries(verbTable).flatMap(([verb, { hidden }]) => (hidden ? [] : verb))
+  const next = known.flatMap((verb) => (verb.startsWith(`${name} `) ? verb.slice(name.length + 1) : []))
+  if (next.length > 0)
+    return new HostError('request.unknown-verb', `${name} needs a word after it: ${next.join(', ')}`)
   return new HostError('request.unknown-verb', `there is no verb ${name}${hint(name, known)}`)
 }
 

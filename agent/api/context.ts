@@ -16,6 +16,7 @@ import type {
 } from '../../provisioning/host.ts'
 import { HostError, type ProblemReport, problemOf } from '../../provisioning/problem.ts'
 import type { Assessment, Resource, Risk } from '../../provisioning/resource.ts'
+import type { Catalogue } from '../../provisioning/vms/template.ts'
 import type { Terminal } from './terminal.ts'
 import type { Args, Exit, VerbName } from './verbs.ts'
 
@@ -46,6 +47,8 @@ export interface Parts {
   readonly journal: JournalFile
   /** Where the desired document of this host lies. */
   readonly documentFolder: string
+  /** The templates of this host, or those in one folder. Throws `desired.not-trusted`, `host.denied`. */
+  readonly templates: (folder?: string) => Promise<Catalogue>
   /** The document of this host, or of one file. Throws `desired.missing`, `desired.invalid`, `host.denied`. */
   readonly document: (file?: string) => Promise<ReadDocument>
   readonly lock: (who: string) => Promise<{ release(): Promise<void> }>

@@ -35,13 +35,30 @@ const column = 24
 const rowsOf = (fields: Readonly<Record<string, Field>>, label: (name: string, field: Field) => string) =>
   Object.entries(fields).map(([name, field]) => paragraph(`  ${label(name, field)}`, field.brief, column))
 
+/** A row for each verb of one word, and one for those of two words that begin alike. */
+function verbRows(): readonly string[] {
+  const rows = new Map<string, { brief: string; further: string[] }>()
+  for (const [name, { brief }] of shownVerbs()) {
+    const [first = '', second] = name.split(' ')
+    const row = rows.get(first) ?? { brief: '', further: [] }
+    rows.set(first, row)
+    if (second === undefined) row.brief = brief
+    else row.further.push(second)
+  }
+  return [...rows].map(([first, { brief, further }]) => {
+    const words = further.join(', ')
+    if (brief === '') return paragraph(`  ${first} WORD`, words, column)
+    return paragraph(`  ${first}`, words === '' ? brief : `${brief}; ${words}`, column)
+  })
+}
+
 function overview(terminal: Terminal): string {
   return [
     'Turns a bare host into a VM host from one document, and keeps it one.',
     '',
     `${paint(terminal, 'strong', 'Usage')}  garrison VERB [FLAGS]`,
     '',
-    ...shownVerbs().map(([name, { brief }]) => paragraph(`  ${name}`, brief, column)),
+    ...verbRows(),
     '',
     ...rowsOf(commonFlags, flagText),
     '',

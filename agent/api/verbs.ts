@@ -75,6 +75,12 @@ const desired = {
   local: true,
 } as const
 
+const templates = {
+  kind: 'path',
+  placeholder: 'DIR',
+  brief: 'look in this folder alone, instead of where this host has its templates',
+} as const
+
 const applyLines = {
   started: 'who asked, what is allowed and the id of the apply in the journal',
   assessed: 'the standing of each resource, and how many steps are planned',
@@ -300,6 +306,98 @@ const VERBS = {
     door: 'local',
     schema: 'garrison/schema/1',
     json: { schema: 'garrison/schema/1', document: 'the JSON Schema' },
+  },
+  'template list': {
+    brief: 'show the templates that VMs can be made from',
+    help: 'Those that ship are in /usr/share/garrison/templates, your own belong in /etc/garrison/templates. One of your own hides every shipped one of its name. Files that are no valid template are named with their mistakes.',
+    examples: [
+      ['garrison template list', 'every template with its version and what it is for'],
+      ['garrison template list --templates ./templates --json', 'those in a folder, for a script'],
+    ],
+    operands: {},
+    flags: { templates },
+    door: 'local',
+    schema: 'garrison/templates/1',
+    json: {
+      schema: 'garrison/templates/1',
+      templates: 'each template: name, version, description, extends, file; the newest version first',
+      broken: 'each file that is no valid template: file, mistakes (file, line, column, text)',
+    },
+  },
+  'template show': {
+    brief: 'show what a template takes, and how a VM is declared with it',
+    help: 'Lists every parameter with its type, limits and default, and prints a declaration that can be copied into host.yaml. Of several versions the newest is shown.',
+    examples: [
+      ['garrison template show linux-server', 'its parameters, and a VM declared with it'],
+      ['garrison template show database --json', 'the same for a script'],
+    ],
+    operands: {
+      name: { kind: 'text', placeholder: 'NAME', brief: 'the template', required: true },
+    },
+    flags: { templates },
+    door: 'local',
+    schema: 'garrison/template/1',
+    json: {
+      schema: 'garrison/template/1',
+      name: 'its name',
+      version: 'its version',
+      versions: 'every version that is there, the newest first',
+      description: 'what it is for',
+      file: 'where it is',
+      base: 'null, or name and version of the template that it extends',
+      parameters: 'by name: type, description, limits, and default or example',
+      example: 'a document that declares a VM with it',
+    },
+  },
+  'template check': {
+    brief: 'check a template without touching anything',
+    help: 'Names every mistake with file, line and column. The template is tried with its defaults and examples, on the template that it extends. Ends with 1 when there is a mistake.',
+    examples: [
+      ['garrison template check ./web.yaml', 'before it is copied to /etc/garrison/templates'],
+      ['garrison template check ./web.yaml --templates .', 'on a template in this folder'],
+    ],
+    operands: {
+      file: { kind: 'path', placeholder: 'FILE', brief: 'the template', required: true },
+    },
+    flags: { templates },
+    door: 'local',
+    schema: 'garrison/template-check/1',
+    json: {
+      schema: 'garrison/template-check/1',
+      file: 'the template',
+      valid: 'true when there is no mistake',
+      mistakes: 'file, line, column and text of each',
+      name: 'its name, when it could be read',
+      version: 'its version, when it could be read',
+    },
+  },
+  'template new': {
+    brief: 'begin a template of your own',
+    help: 'Writes a small template that is valid as it is, named as its file. A file that is there is never written over. Change it, try it with garrison template check, and copy it to /etc/garrison/templates.',
+    examples: [
+      ['garrison template new ./web.yaml', 'a template that stands by itself'],
+      ['garrison template new ./web.yaml --extends linux-server', 'one that stands on another'],
+    ],
+    operands: {
+      file: {
+        kind: 'path',
+        placeholder: 'FILE',
+        brief: 'the file to make: NAME.yaml',
+        required: true,
+      },
+    },
+    flags: {
+      extends: { kind: 'text', placeholder: 'NAME', brief: 'the template that it stands on' },
+      templates,
+    },
+    door: 'local',
+    schema: 'garrison/template-new/1',
+    json: {
+      schema: 'garrison/template-new/1',
+      file: 'the file that was made',
+      name: 'the name of the template',
+      extends: 'the template that it stands on, or null',
+    },
   },
   record: {
     brief: 'write what this host answers into a folder',

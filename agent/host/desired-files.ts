@@ -1,8 +1,8 @@
-// Reads the desired document from its folder: host.yaml, then host.d/*.yaml in the order of their names.
+// Reads what a person wrote for a host: host.yaml, then host.d/*.yaml in the order of their names; and templates.
 
-import { open, readdir, stat } from 'node:fs/promises'
+import { open, readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { HostError } from '../../provisioning/problem.ts'
+import { HostError, type ProblemCode } from '../../provisioning/problem.ts'
 import type { DocumentFile } from '../../provisioning/written.ts'
 import { errnoOf } from './files.ts'
 
@@ -44,6 +44,27 @@ async function readTrusted(path: string): Promise<Buffer> {
 
 const trustFolder = async (path: string): Promise<void> => trust(path, await stat(path))
 
+/** The YAML files in a folder, sorted; null when there is no folder. */
+async function namesIn(folder: string): Promise<readonly string[] | null> {
+  await orNull(folder, trustFolder(folder))
+  const names = await orNull(folder, readdir(folder))
+  return names?.filter((name) => name.endsWith('.yaml') && !name.startsWith('.')).sort() ?? null
+}
+
+/**
+ * The templates in a folder, by their absolute paths; null when there is no such folder. Errors: `desired.not-trusted`,
+ * `host.denied`, `host.unreadable`.
+ */
+export async function readTemplateFiles(folder: string): Promise<readonly DocumentFile[] | null> {
+  const names = await namesIn(folder)
+  const files = names?.map(async (name) => {
+    const path = join(folder, name)
+    const text = await orNull(path, readTrusted(path))
+    return text === null ? [] : [{ path, text }]
+  })
+  return files === undefined ? null : (await Promise.all(files)).flat()
+}
+
 /**
  * The files of the desired document in `folder` (usually /etc/garrison), named relative to it, for `parseDocument`.
  * Errors: `desired.missing` when there is no host.yaml, `desired.not-trusted` when others than root can write one of them or add
@@ -60,10 +81,14 @@ export async function readDesiredFiles(folder: string): Promise<readonly [Docume
     throw new HostError('desired.missing', `there is no ${join(folder, 'host.yaml')}`, {
       details: { folder },
     })
-  const dropInFolder = join(folder, 'host.d')
-  await orNull(dropInFolder, trustFolder(dropInFolder))
-  const names = (await orNull(dropInFolder, readdir(dropInFolder))) ?? []
-  const dropIns = names.filter((name) => name.endsWith('.yaml') && !name.startsWith('.')).sort()
+  const dropIns = (await namesIn(join(folder, 'host.d'))) ?? []
   const files = await Promise.all(dropIns.map((name) => read(`host.d/${name}`)))
   return [first, ...files.filter((file) => file !== null)]
+}
+
+/** One file that the caller names, whoever can write it. Throws `absent` when it is not there, `host.denied`, `host.unreadable`. */
+export async function readOne(path: string, absent: ProblemCode): Promise<DocumentFile> {
+  const text = await orNull(path, readFile(path))
+  if (text === null) throw new HostError(absent, `there is no ${path}`, { details: { path } })
+  return { path, text }
 }

@@ -1,37 +1,18 @@
 // The verb `check`: a desired document, checked without touching anything.
 
-import { HostError, type ProblemReport } from '../../provisioning/problem.ts'
+import { HostError } from '../../provisioning/problem.ts'
+import type { DocumentProblem } from '../../provisioning/written.ts'
 import type { Parts } from '../api/context.ts'
 import { count, paint, paragraph, type Terminal } from '../api/terminal.ts'
 import { type Args, EXIT, type Exit, resourceNames } from '../api/verbs.ts'
+import { type Mistake, mistakesOf, mistakeText } from './mistakes.ts'
 
 /** The answer of `check`. */
 export interface Check {
   readonly file: string
   readonly valid: boolean
-  readonly mistakes: readonly {
-    readonly file: string
-    readonly line: number
-    readonly column: number
-    readonly text: string
-  }[]
+  readonly mistakes: readonly Mistake[]
   readonly declared: readonly string[]
-}
-
-const mistakesOf = ({ details }: ProblemReport): Check['mistakes'] => {
-  const problems = (details?.problems ?? []) as readonly {
-    file: string
-    line: number
-    column: number
-    path: string
-    message: string
-  }[]
-  return problems.map(({ file, line, column, path, message }) => ({
-    file,
-    line,
-    column,
-    text: path === '' ? message : `${path}: ${message}`,
-  }))
 }
 
 /** Reads FILE, or the document of this host. Throws `desired.missing` when there is none, `host.denied` when it may not be read. */
@@ -44,7 +25,12 @@ export async function run({ file }: Args<'check'>, here: { parts(): Promise<Part
     return { file: named, valid: true, mistakes: [], declared }
   } catch (error) {
     if (!(error instanceof HostError) || error.code !== 'desired.invalid') throw error
-    return { file: named, valid: false, mistakes: mistakesOf(error.report()), declared: [] }
+    return {
+      file: named,
+      valid: false,
+      mistakes: mistakesOf(error.details.problems as readonly DocumentProblem[]),
+      declared: [],
+    }
   }
 }
 
@@ -56,7 +42,7 @@ export function render({ file, valid, mistakes, declared }: Check, terminal: Ter
   }
   return [
     `${count(mistakes.length, 'mistake')} in ${file}`,
-    ...mistakes.map((one) => paragraph('', `${one.file}:${one.line}:${one.column}: ${one.text}`, 2)),
+    ...mistakes.map((mistake) => mistakeText(mistake, 2)),
   ].join('\n')
 }
 

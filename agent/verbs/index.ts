@@ -8,6 +8,10 @@ const local = {
   schema: () => import('./schema.ts'),
   record: () => import('./record.ts'),
   completion: () => import('./completion.ts'),
+  'template list': () => import('./template-list.ts'),
+  'template show': () => import('./template-show.ts'),
+  'template check': () => import('./template-check.ts'),
+  'template new': () => import('./template-new.ts'),
   version: () => import('./version.ts'),
 }
 

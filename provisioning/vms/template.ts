@@ -4,6 +4,7 @@
 // - A parameter is a whole value or nothing: no text is ever put together from parts, so nothing can break out of its place.
 // - Every value keeps the place where a person wrote it, in whichever file, so that each mistake is told there.
 
+import { stringify } from 'yaml'
 import { z } from 'zod'
 import { size, sizeBytes } from '../values.ts'
 import {
@@ -20,8 +21,8 @@ import {
   type Written,
 } from '../written.ts'
 
-/** The name of a template. */
-const templateName = z
+/** The name of a template, as a schema. */
+export const templateName = z
   .string()
   .regex(/^[a-z][a-z0-9-]{0,62}$/, 'must be a lower-case letter, then at most 62 letters, digits or -')
 
@@ -488,4 +489,37 @@ export function templateProblems(
   const body = substituted(joined.body, values, problems, ['vm'])
   if (problems.length > 0) return problems
   return below(partialProblems(vm, body), ['vm'])
+}
+
+/** A template with what it takes from the one that it extends, for a person who is about to use it. */
+export interface TemplateUse {
+  /** The template that it extends. */
+  readonly base: Pick<Template, 'name' | 'version'> | null
+  /** Every parameter that may be given, those of the base too. */
+  readonly parameters: Template['parameters']
+  /** A document that declares a VM with it, as text: every parameter that must be given has its example. */
+  readonly example: string
+}
+
+/** How a template is used, or what is wrong with it or the one that it extends. */
+export function templateUse(catalogue: Catalogue, template: Template): Judged<TemplateUse> {
+  const problems: DocumentProblem[] = []
+  const joined = join(catalogue, template, { version: undefined, versionPath: [] }, problems)
+  if (joined === null || problems.length > 0) return { problems }
+  const { base, parameters } = joined
+  const examples = Object.entries(parameters).flatMap(([name, { example }]) =>
+    example === undefined ? [] : [[name, example]],
+  )
+  const chosen = {
+    name: template.name,
+    ...(examples.length > 0 && { parameters: Object.fromEntries(examples) }),
+  }
+  const example = stringify(
+    { vms: { machines: { [`${template.name}-1`]: { template: chosen } } } },
+    { lineWidth: 0 },
+  )
+  return {
+    value: { base: base && { name: base.name, version: base.version }, parameters, example },
+    problems: null,
+  }
 }

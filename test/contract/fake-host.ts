@@ -96,6 +96,7 @@ export function fakeParts(folder: string): Parts & { readonly looks: () => numbe
     performer,
     journal,
     documentFolder: folder,
+    templates: async () => ({ templates: [], broken: [] }),
     async document() {
       const path = join(folder, 'host.yaml')
       if (!existsSync(path)) throw new HostError('desired.missing', `there is no ${path}`)

@@ -57,6 +57,7 @@ t.test('command lines', async (t) => {
   t.match(parseCommandLine(['check', '--', '--odd.yaml']), { values: { file: '--odd.yaml' } })
   for (const [line, message] of [
     ['stauts', 'there is no verb stauts; did you mean status?'],
+    ['template', 'template needs a word after it: list, show, check, new'],
     ['drives shwo sda', 'drives takes no further word: shwo'],
     ['apply --alow safe', '--alow is not a flag of apply; did you mean --allow?'],
     ['apply --allow', '--allow needs a value: RISK'],
