@@ -35,9 +35,19 @@ const shared = [
   '-rw-r--r-- /usr/share/doc/garrison/copyright',
   '-rw-r--r-- /usr/share/doc/garrison/examples/host.yaml',
   '-rw-r--r-- /usr/share/fish/vendor_completions.d/garrison.fish',
+  '-rw-r--r-- /usr/share/garrison/templates/appliance.yaml',
+  '-rw-r--r-- /usr/share/garrison/templates/database.yaml',
+  '-rw-r--r-- /usr/share/garrison/templates/linux-server.yaml',
+  '-rw-r--r-- /usr/share/garrison/templates/windows-server.yaml',
   '-rw-r--r-- /usr/share/man/man8/garrison.8.gz',
 ]
-const ownFolders = ['/etc/garrison', '/etc/garrison/host.d']
+const ownFolders = [
+  '/etc/garrison',
+  '/etc/garrison/host.d',
+  '/etc/garrison/templates',
+  '/usr/share/garrison',
+  '/usr/share/garrison/templates',
+]
 
 const sorted = (lines: readonly string[]) => [...lines].sort()
 
