@@ -79,7 +79,11 @@ const debian = (architecture: Architecture): Readonly<Record<Role, RoleSet>> => 
 
 const redHat = (architecture: Architecture): Readonly<Record<Role, RoleSet>> => ({
   storage: {
-    packages: ['mdadm', 'lvm2', 'xfsprogs', 'e2fsprogs', 'nvme-cli', 'smartmontools'],
+    packages: [
+      ...['mdadm', 'lvm2', 'xfsprogs', 'e2fsprogs', 'nvme-cli', 'smartmontools'],
+      // matchpathcon and semanage, which label mounted volumes.
+      ...['libselinux-utils', 'policycoreutils-python-utils'],
+    ],
     units: [],
   },
   'vm-host': {

@@ -39,6 +39,7 @@ for (let round = 0; round < rounds; round++) {
   }
 }
 rootSide.kill('SIGTERM')
+await once(rootSide, 'exit')
 rmSync(folder, { recursive: true })
 
 const median = (numbers: readonly number[]): number =>

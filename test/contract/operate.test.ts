@@ -2,7 +2,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { request as httpRequest } from 'node:http'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -85,11 +85,18 @@ interface Host {
   readonly served: Served
 }
 
-/** A fake host, served in this process so that the test can look into it. */
-async function hostOf(t: Test, world: Partial<World>): Promise<Host> {
+/** The folder of a fake host; not in the test's own folder, for a socket's path has at most 107 bytes. */
+function folderOf(t: Test, world: Partial<World>): string {
   const folder = mkdtempSync(join(tmpdir(), 'garrison-operate-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
   writeWorld(folder, world)
   writeFileSync(join(folder, 'host.yaml'), 'version: 1\n')
+  return folder
+}
+
+/** A fake host, served in this process so that the test can look into it. */
+async function hostOf(t: Test, world: Partial<World>): Promise<Host> {
+  const folder = folderOf(t, world)
   const parts = fakeParts(folder)
   const socket = (door: string) => join(folder, `${door}.sock`)
   const served = await serve({
@@ -437,12 +444,6 @@ t.test('leaving', async (t) => {
 })
 
 t.test('the process', async (t) => {
-  const folderOf = (world: Partial<World>) => {
-    const folder = mkdtempSync(join(tmpdir(), 'garrison-operate-'))
-    writeWorld(folder, world)
-    writeFileSync(join(folder, 'host.yaml'), 'version: 1\n')
-    return folder
-  }
   const operate = async (folder: string, idleMs: number) => {
     const child = spawn(
       process.execPath,
@@ -456,7 +457,7 @@ t.test('the process', async (t) => {
     return { child, done }
   }
   t.test('ends the step in hand when it is told to stop', async (t) => {
-    const folder = folderOf({ wanted: [held('one'), step('two')] })
+    const folder = folderOf(t, { wanted: [held('one'), step('two')] })
     const { child, done } = await operate(folder, 60_000)
     const client = start(['apply', '--json', '--socket', join(folder, 'operate.sock')])
     const applied = ended(client)
@@ -476,7 +477,7 @@ t.test('the process', async (t) => {
     t.notOk(existsSync(join(folder, 'apply.lock')))
   })
   t.test('leaves when idle, not while somebody follows', async (t) => {
-    const folder = folderOf({})
+    const folder = folderOf(t, {})
     const { child, done } = await operate(folder, 1000)
     const follower = httpRequest({
       socketPath: join(folder, 'read.sock'),
@@ -491,7 +492,7 @@ t.test('the process', async (t) => {
     t.equal((await done).exit, 0)
   })
   t.test('is told by the client when it dies', async (t) => {
-    const folder = folderOf({ wanted: [held('one')] })
+    const folder = folderOf(t, { wanted: [held('one')] })
     const { child, done } = await operate(folder, 60_000)
     const client = start(['apply', '--socket', join(folder, 'operate.sock')])
     const applied = ended(client)
@@ -503,7 +504,7 @@ t.test('the process', async (t) => {
     t.notMatch(stderr, /Nothing was changed/)
   })
   t.test('serves the sockets that systemd passes, each as the door that it is named', async (t) => {
-    const folder = folderOf({})
+    const folder = folderOf(t, {})
     mkdirSync(join(folder, 'etc/garrison'), { recursive: true })
     const socket = (door: string) => join(folder, `${door}.sock`)
     const child = spawn(
