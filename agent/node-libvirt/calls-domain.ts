@@ -39,7 +39,7 @@ const lookups = {
   domainLookupByUUID: call(24, { uuid }, domain),
   connectGetAllDomainStats: call(
     344,
-    { doms: defaulted(list(domain, 16_384), []), stats: defaulted(uint, 0), flags },
+    { doms: defaulted(list(domain, 16_384), []), stats: flags, flags },
     list(statsRecord, 16_384),
   ),
 }
@@ -254,7 +254,7 @@ const saves = {
   domainSnapshotGetXMLDesc: call(186, { snap, flags }, string),
   domainListAllSnapshots: call(274, { dom, needResults, flags }, listed(domainSnapshot, 16_384, int)),
   domainSnapshotListAllChildren: call(275, { snap, needResults, flags }, listed(domainSnapshot, 16_384, int)),
-  domainSnapshotLookupByName: call(188, { dom, name: string, flags }, domainSnapshot),
+  domainSnapshotLookupByName: call(189, { dom, name: string, flags }, domainSnapshot),
   domainHasCurrentSnapshot: call(190, { dom, flags }, yes),
   domainSnapshotCurrent: call(191, { dom, flags }, domainSnapshot),
   domainSnapshotGetParent: call(244, { snap, flags }, domainSnapshot),
@@ -349,7 +349,7 @@ const guests = {
     ),
   ),
   domainSetUserPassword: slow(call(357, { dom, user: stringOrNull, password: stringOrNull, flags })),
-  domainGetGuestInfo: slow(call(418, { dom, types: uint, flags }, paramRecord(2048))),
+  domainGetGuestInfo: slow(call(418, { dom, types: flags, flags }, paramRecord(2048))),
   domainAuthorizedSSHKeysGet: slow(call(424, { dom, user: string, flags }, list(string, 2048))),
   domainAuthorizedSSHKeysSet: slow(call(425, { dom, user: string, keys: list(string, 2048), flags })),
   domainAgentSetResponseTimeout: call(420, { dom, timeout: int, flags }, int),

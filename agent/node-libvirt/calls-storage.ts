@@ -20,10 +20,10 @@ export const storageCalls = {
   storagePoolCreateXML: slow(call(76, { xml: string, flags }, storagePool)),
   storagePoolDefineXML: call(77, { xml: string, flags }, storagePool),
   storagePoolBuild: slow(call(79, { pool, flags })),
-  storagePoolUndefine: call(81, { pool }),
+  storagePoolUndefine: call(82, { pool }),
   storagePoolCreate: slow(call(78, { pool, flags })),
   storagePoolDestroy: slow(call(80, { pool })),
-  storagePoolDelete: slow(call(82, { pool, flags })),
+  storagePoolDelete: slow(call(81, { pool, flags })),
   storagePoolRefresh: slow(call(83, { pool, flags })),
   storagePoolGetXMLDesc: call(88, { pool, flags }, string),
   storagePoolGetInfo: call(

@@ -192,9 +192,6 @@ export const errorDomains = [
   'VIR_FROM_CH',
 ] as const
 
-/** How grave an error is (`virErrorLevel`) by number. */
-export const errorLevels = ['VIR_ERR_NONE', 'VIR_ERR_WARNING', 'VIR_ERR_ERROR'] as const
-
 /** The name of a libvirt error code. */
 export type ErrorCode = (typeof errorCodes)[number]
 

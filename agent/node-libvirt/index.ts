@@ -14,6 +14,7 @@ export {
   type ReadAgain,
   type Subscription,
 } from './connection.ts'
+export { VIR } from './constants.ts'
 export {
   type ConnectionErrorReason,
   type ErrorCode,

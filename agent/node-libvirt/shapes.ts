@@ -29,8 +29,13 @@ export const string = text(4_194_304)
 /** A text that may be null, and is when it is left out. */
 export const stringOrNull = optional(string)
 
-/** The flags of a call: `VIR.…` constants added together; 0 when left out. */
-export const flags = defaulted(uint, 0)
+/** The flags of a call: `VIR.…` constants added together with `|`, which makes a number negative; 0 when left out. */
+export const flags: Defaulted<number> = {
+  shape: uint.shape,
+  absent: { value: 0 },
+  encode: (writer, value) => uint.encode(writer, value < 0 && value >= -0x80000000 ? value >>> 0 : value),
+  decode: uint.decode,
+}
 
 /** Flags of 64 bits, as the older migration calls have them. */
 export const wideFlags = defaulted(uhyper, 0)
