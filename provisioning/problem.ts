@@ -293,6 +293,47 @@ export const PROBLEMS = {
     meaning: 'A program answered in a form that Garrison does not know.',
     remedy: 'Run garrison record DIR and report the transcript; until then the part stays unknown.',
   },
+  'image.checksum-wrong': {
+    meaning: 'A file is not the one that the checksum names. Nothing of it is kept.',
+    remedy:
+      'Compare the checksum with the one that the publisher lists; an image that was published anew has another. Then run garrison apply again.',
+  },
+  'image.corrupt': {
+    meaning: 'The image says of itself that it is corrupt.',
+    remedy:
+      'Repair it where it comes from (qemu-img check -r all) and publish it again with its new checksum.',
+  },
+  'image.encrypted': {
+    meaning: 'The image is encrypted, and Garrison has no key for it.',
+    remedy: 'Decrypt it with qemu-img convert before it is published; let the guest encrypt its own disk.',
+  },
+  'image.fetch-failed': {
+    meaning: 'The file could not be fetched. What has arrived is kept, and the next try goes on from there.',
+    remedy:
+      'See whether the server can be reached from this host (curl --head URL); then run garrison apply again.',
+    retry: true,
+  },
+  'image.format-differs': {
+    meaning: 'The image is not of the format that the document says.',
+    remedy: 'Correct format, or decompress or convert the image (qemu-img convert) before it is published.',
+  },
+  'image.leads-elsewhere': {
+    meaning: 'The image names another file that it would be read from, which could be any file of this host.',
+    remedy: 'Make it one file before it is published: qemu-img convert -O qcow2 IMAGE NEW.',
+  },
+  'image.not-offered': {
+    meaning: 'The server answers that it does not have the file, or not for this host.',
+    remedy: 'Correct the source in the document, or let the server offer it; the message has its answer.',
+  },
+  'image.redirect-refused': {
+    meaning:
+      'The server leads to somewhere that is no http(s) URL, or from one place to the next without end.',
+    remedy: 'Give the document the URL where the file really is.',
+  },
+  'image.size-differs': {
+    meaning: 'The file has another length than the document says.',
+    remedy: 'Correct sizeBytes, or leave it out: the checksum decides.',
+  },
   'journal.unwritable': {
     meaning: 'The journal could not be written, so the host was not touched.',
     remedy:

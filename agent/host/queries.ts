@@ -109,6 +109,15 @@ const forms: Readonly<Record<string, readonly Form[]>> = {
     { verb: 'passwd', operands: word },
     { verb: 'group', operands: word },
   ],
+  // Without a format it guesses one, and may follow what a guest has written into its disk.
+  'qemu-img': [
+    {
+      verb: 'info',
+      must: '--format=qcow2 --format=raw',
+      options: '--output= --force-share',
+      operands: path,
+    },
+  ],
   matchpathcon: [{ options: '-V -n', operands: path }],
 }
 

@@ -27,6 +27,7 @@ import {
   systemctlShow,
   systemctlStart,
 } from '../../provisioning/software/systemctl.ts'
+import { qemuImg } from '../../provisioning/vms/qemu-img.ts'
 import { resize2fs } from '../../provisioning/volumes/ext4.ts'
 import { matchpathcon } from '../../provisioning/volumes/selinux.ts'
 
@@ -53,6 +54,7 @@ const asked: readonly Argv[] = [
   systemctlShow(['libvirtd.service', 'dev-disk-by\\x2duuid-a.device']),
   systemctlArchitecture(),
   matchpathcon('/var/lib/libvirt'),
+  qemuImg('/srv/vms/a folder/web 1.qcow2', 'qcow2'),
   ...[
     '/usr/bin/udevadm settle --timeout=10',
     '/usr/bin/udevadm info --query=property --name=/dev/sda',
@@ -138,6 +140,10 @@ const refused: readonly Argv[] = [
     '/usr/sbin/smartctl -t long /dev/sda',
     '/usr/sbin/smartctl -s off /dev/sda',
     '/usr/sbin/losetup --find --show /tmp/x',
+    '/usr/bin/qemu-img info --output=json -- /srv/vms/a.qcow2',
+    '/usr/bin/qemu-img info --format=qcow2 json:{}',
+    '/usr/bin/qemu-img info --format=qcow2 --image-opts driver=raw',
+    '/usr/bin/qemu-img create --format=qcow2 /srv/vms/a.raw 1M',
     '/usr/sbin/losetup --list --detach-all',
     '/usr/sbin/losetup -D',
     '/usr/sbin/swapon -a',
