@@ -14,22 +14,28 @@ import { type Doorway, serve } from './api/server.ts'
 import type { Args } from './api/verbs.ts'
 import { version } from './api/version.ts'
 import { readDesiredFiles, readOne, readTemplateFiles } from './host/desired-files.ts'
+import { Libvirt } from './host/libvirt.ts'
 import { LinuxHost } from './host/linux-host.ts'
 import { lockHolder, takeLock } from './host/lock.ts'
 import { LinuxPerformer } from './host/perform.ts'
 import { Journal } from './journal/journal.ts'
+import type { Connection } from './node-libvirt/index.ts'
 import { loadServed } from './verbs/index.ts'
 
 const usualIdleMs = 60_000
 const firstPassedFd = 3
 
 /** Puts together everything that verbs need on this host. `root` is `/` but in tests: where etc, run and var are. */
-export function partsOf(root = '/'): Parts {
+export function partsOf(root = '/'): Parts<Connection> {
   const documentFolder = join(root, 'etc/garrison')
   const lockPath = join(root, 'run/garrison/apply.lock')
   const journal = new Journal(join(root, 'var/lib/garrison/journal'))
   const claims = new Set<string>()
   let parsed: ReadDocument | null = null
+  const libvirt = new Libvirt(async () => {
+    const { connectOpen } = await import('./node-libvirt/index.ts')
+    return connectOpen('qemu:///system', { systemFolder: join(root, 'run/libvirt'), connectDeadlineMs: 5000 })
+  }, Date.now)
   const reader = new LinuxHost({
     claims,
     unfinishedSteps: () => journal.unfinishedSteps(),
@@ -77,6 +83,7 @@ export function partsOf(root = '/'): Parts {
       const assetTag = await readTrimmed('/sys/class/dmi/id/board_asset_tag')
       return assetTag.startsWith('i-') ? assetTag : readTrimmed('/etc/machine-id')
     },
+    libvirt: (use) => libvirt.connection(use),
     hostname: hostname(),
     version,
     clock: Date.now,

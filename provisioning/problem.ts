@@ -340,6 +340,17 @@ export const PROBLEMS = {
       'Make its folder (named in the message) writable: free space, a read-write mount; then run garrison apply again.',
     retry: true,
   },
+  'libvirt.denied': {
+    meaning:
+      'The socket of libvirt may not be opened, or it wants a way to log in that Garrison does not speak.',
+    remedy:
+      'Run it as root, or through the root side (garrison-operate.socket). As root: auth_unix_rw in libvirtd.conf must be none or polkit.',
+  },
+  'libvirt.refused': {
+    meaning: 'libvirt was asked and answered with an error.',
+    remedy:
+      'The message is its own; more is in journalctl -u libvirtd -u virtqemud, and for a VM that does not start in its log below /var/log/libvirt/qemu.',
+  },
   'libvirt.unreachable': {
     meaning: 'libvirt does not answer, so nobody can tell what the VMs do; they may well be running.',
     remedy:

@@ -39,8 +39,11 @@ export interface JournalFile extends JournalWriter {
   read(query: { readonly sinceMs?: number; readonly follow?: AbortSignal }): AsyncIterable<JournalRecord>
 }
 
-/** Everything that the composition root puts together for one host. `lock` throws `apply.locked`. */
-export interface Parts {
+/**
+ * Everything that the composition root puts together for one host. `lock` throws `apply.locked`. `Libvirt` is a connection to
+ * libvirt, whose client only the composition root and the verbs know.
+ */
+export interface Parts<Libvirt = unknown> {
   readonly resources: readonly Resource[]
   readonly reader: HostReader
   readonly performer: Performer
@@ -53,10 +56,17 @@ export interface Parts {
   readonly document: (file?: string) => Promise<ReadDocument>
   readonly lock: (who: string) => Promise<{ release(): Promise<void> }>
   readonly instance: () => Promise<string>
+  readonly libvirt: LibvirtDoor<Libvirt>
   readonly hostname: string
   readonly version: string
   readonly clock: () => number
 }
+
+/**
+ * A connection that is kept and not to be closed: for `control`, or for `monitor` what looks and samples, so that neither waits
+ * for the other. It and its calls throw `libvirt.unreachable`, `libvirt.denied`, `libvirt.refused` (see agent/host/libvirt.ts).
+ */
+export type LibvirtDoor<Libvirt> = (use: 'control' | 'monitor') => Promise<Libvirt>
 
 /** The host, looked at once. `document` is the problem that kept the desired document from being read, or null. */
 export interface View {
@@ -73,8 +83,11 @@ export interface AskedApply {
   readonly instead?: Resource
 }
 
-/** What a verb may use. `signal` aborts when the caller left or the process must go. */
-export interface Context {
+/**
+ * What a verb may use. `signal` aborts when the caller left or the process must go. A verb that speaks to libvirt takes a
+ * `Context<Connection>` with the Connection of agent/node-libvirt.
+ */
+export interface Context<Libvirt = unknown> {
   readonly hostname: string
   readonly version: string
   readonly clock: () => number
@@ -87,6 +100,7 @@ export interface Context {
   stop(): boolean
   applying(): Promise<Pick<LockHolder, 'who' | 'sinceMs'> | null>
   readonly journal: Pick<JournalFile, 'read'>
+  readonly libvirt: LibvirtDoor<Libvirt>
 }
 
 /** A verb whose answer is one object. */
@@ -130,7 +144,9 @@ export type ApplyEvent =
 const freshMs = 10_000
 
 /** Makes contexts, one for each request, that share what they know of the host. */
-export function contextsOf(parts: Parts): (who: string, signal: AbortSignal) => Context {
+export function contextsOf<Libvirt>(
+  parts: Parts<Libvirt>,
+): (who: string, signal: AbortSignal) => Context<Libvirt> {
   const { resources, reader, performer, journal, clock } = parts
   let begun = 0
   let running: { readonly view: Promise<View>; readonly begun: number } | null = null
@@ -221,6 +237,7 @@ export function contextsOf(parts: Parts): (who: string, signal: AbortSignal) => 
     clock,
     signal,
     journal,
+    libvirt: parts.libvirt,
     async look({ fresh, file }) {
       if (file !== undefined) {
         const document = await read(file)

@@ -104,6 +104,9 @@ export function fakeParts(folder: string): Parts & { readonly looks: () => numbe
     },
     lock: (who) => takeLock(lockPath, who, Date.now()),
     instance: async () => 'i-0',
+    libvirt: async () => {
+      throw new HostError('libvirt.unreachable', 'there is no libvirt on a fake host')
+    },
     hostname: 'fake-h07',
     version: '0.0.0',
     clock: Date.now,

@@ -44,6 +44,7 @@ function contextOf(array: Assessment, events: readonly ApplyEvent[] = []) {
     stop: () => false,
     applying: async () => null,
     journal: { async *read() {} },
+    libvirt: () => Promise.reject(new Error('not asked')),
   }
   return { context, asked }
 }
