@@ -113,7 +113,8 @@ export class Rpc {
     socket.on('error', (cause) =>
       this.#end(new LibvirtConnectionError('lost', `the connection broke: ${cause.message}`, { cause })),
     )
-    socket.on('close', () => this.#end(new LibvirtConnectionError('lost', 'libvirt closed the connection')))
+    for (const event of ['end', 'close'])
+      socket.on(event, () => this.#end(new LibvirtConnectionError('lost', 'libvirt closed the connection')))
   }
 
   /** Why the connection has ended, or null while it stands. */
