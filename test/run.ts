@@ -15,7 +15,9 @@ const tools = [
   { package: 'e2fsprogs', path: '/usr/sbin/mkfs.ext4' },
   { package: 'groff-base', path: '/usr/bin/groff' },
   { package: 'mount', path: '/usr/sbin/losetup' },
+  { package: 'python3-yaml', path: '/usr/lib/python3/dist-packages/yaml/__init__.py' },
   { package: 'systemd', path: '/usr/bin/systemd-socket-activate' },
+  { package: 'xorriso', path: '/usr/bin/xorriso' },
 ]
 
 const outputFolder = 'dist/test'

@@ -58,6 +58,7 @@ const debian = (architecture: Architecture): Readonly<Record<Role, RoleSet>> => 
     packages: [
       ...(architecture === 'arm64' ? ['qemu-system-arm', 'qemu-efi-aarch64'] : ['qemu-system-x86', 'ovmf']),
       'qemu-utils',
+      'xorriso',
       'libvirt-daemon-system',
       'libvirt-clients',
       'swtpm',
@@ -90,6 +91,7 @@ const redHat = (architecture: Architecture): Readonly<Record<Role, RoleSet>> => 
     packages: [
       'qemu-kvm',
       'qemu-img',
+      'xorriso',
       'libvirt-daemon-kvm',
       'libvirt-client',
       architecture === 'arm64' ? 'edk2-aarch64' : 'edk2-ovmf',

@@ -1,6 +1,9 @@
 // The NoCloud seed of a VM: what a declaration may say for cloud-init, and the files that its guest reads at boot.
 
+import { createHash } from 'node:crypto'
+import { stringify } from 'yaml'
 import { z } from 'zod'
+import type { Action } from '../resource.ts'
 
 /** Key types of OpenSSH (sshd(8), AUTHORIZED_KEYS FILE FORMAT); DSA is gone from it. */
 const keyTypes = [
@@ -44,6 +47,12 @@ const userDataText = z
     'must begin as cloud-init wants it: #cloud-config, #!, #include, …; or be written as a map of keys',
   )
 
+/** Whether every text in a value can be written as UTF-8. */
+const isWellFormed = (value: unknown): boolean =>
+  typeof value === 'string'
+    ? value.isWellFormed()
+    : value === null || typeof value !== 'object' || Object.entries(value).flat().every(isWellFormed)
+
 /** What cloud-init is told in the guest. */
 export const cloudInitSchema = z
   .strictObject({
@@ -55,6 +64,7 @@ export const cloudInitSchema = z
       .describe('Public keys for the default user of the image, one line each.'),
     userData: z
       .union([z.record(z.string(), z.json()), userDataText])
+      .refine(isWellFormed, 'must hold no half of a character (a lone surrogate)')
       .optional()
       .describe(
         'cloud-config as a map of keys, or the text of any user data. No passwords: it is journalled.',
@@ -71,10 +81,125 @@ export const cloudInitSchema = z
 /** What cloud-init is told, after defaults. */
 export type CloudInit = z.output<typeof cloudInitSchema>
 
-/** One NIC as the guest's network configuration knows it. Addresses with their prefix length. */
+/** One NIC as the guest's network configuration knows it. Addresses have their prefix length; none: it asks DHCP. */
 export interface SeedNic {
   readonly mac: string
   readonly addresses: readonly string[]
   readonly gateways: readonly string[]
   readonly nameservers: readonly string[]
+}
+/** One file of a seed. */
+interface SeedFile {
+  readonly name: 'meta-data' | 'user-data' | 'network-config'
+  readonly text: string
+}
+
+/** The seed of one VM. `instanceId` is another one whenever a byte of it is: cloud-init then runs anew (and makes new host keys). */
+export interface Seed {
+  readonly instanceId: string
+  readonly files: readonly SeedFile[]
+}
+
+/** What PyYAML refuses to read, or takes for the end of a line, when it is not escaped. */
+const unreadable = /[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]/g
+
+/**
+ * YAML that cloud-init reads as the same values: it reads YAML 1.1, in which a MAC of digits is a number in base sixty, and no is
+ * false. So every text is quoted, where an escape means the character.
+ */
+const yamlText = (value: unknown): string =>
+  stringify(value, {
+    defaultStringType: 'QUOTE_DOUBLE',
+    defaultKeyType: null,
+    lineWidth: 0,
+    aliasDuplicateObjects: false,
+  }).replace(unreadable, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
+
+const isIpv6 = (address: string): boolean => address.includes(':')
+
+/** One NIC as netplan's version 2 has it; where nothing is said of its address it asks DHCP. */
+const ethernet = ({ mac, addresses, gateways, nameservers }: SeedNic) => ({
+  match: { macaddress: mac },
+  ...(addresses.length === 0
+    ? { dhcp4: true }
+    : {
+        dhcp4: false,
+        addresses,
+        // Some renderers of cloud-init know no `default` here.
+        ...(gateways.length > 0 && {
+          routes: gateways.map((via) => ({ to: isIpv6(via) ? '::/0' : '0.0.0.0/0', via })),
+        }),
+      }),
+  ...(nameservers.length > 0 && { nameservers: { addresses: nameservers } }),
+})
+
+function networkOf({ network }: CloudInit, nics: Readonly<Record<string, SeedNic>>): unknown {
+  if (network === 'none') return { config: 'disabled' }
+  if (network !== 'dhcp') return network
+  const entries = Object.entries(nics).map(([name, nic]) => [name, ethernet(nic)])
+  return { version: 2, ethernets: Object.fromEntries(entries) }
+}
+
+const userDataOf = ({ userData }: CloudInit): string =>
+  typeof userData === 'string' ? userData : `#cloud-config\n${yamlText(userData ?? {})}`
+
+/** The files that cloud-init (NoCloud) reads in the guest of that name. The same declaration always gives the same bytes. */
+export function seedOf(name: string, cloudInit: CloudInit, nics: Readonly<Record<string, SeedNic>>): Seed {
+  const { hostname = name.replaceAll('_', '-'), sshKeys } = cloudInit
+  const facts = { 'local-hostname': hostname, ...(sshKeys.length > 0 && { 'public-keys': sshKeys }) }
+  const userData = userDataOf(cloudInit)
+  const network = yamlText(networkOf(cloudInit, nics))
+  const digest = createHash('sha256')
+    .update(JSON.stringify([facts, userData, network]))
+    .digest('hex')
+  const instanceId = `${name}-${digest.slice(0, 16)}`
+  return {
+    instanceId,
+    files: [
+      { name: 'meta-data', text: yamlText({ 'instance-id': instanceId, ...facts }) },
+      { name: 'user-data', text: userData },
+      { name: 'network-config', text: network },
+    ],
+  }
+}
+
+/** Where the instance-id of the seed at a path is written down once the seed is whole. */
+export const seedMark = (path: string): string => `${path}.instance-id`
+
+/** When all of it is said to be from: any moment will do, as long as it is the same one. */
+const date = '1980010100000000'
+
+/** Makes the image of a folder (xorriso >= 1.5): label CIDATA, Joliet and Rock Ridge. No `--`, which would end its options. */
+export const xorriso = (folder: string, image: string): [string, ...string[]] => [
+  '/usr/bin/xorriso',
+  '-no_rc',
+  ...['-as', 'mkisofs', '-quiet'],
+  ...['-volid', 'CIDATA', '-joliet', '-rational-rock', '-no-pad'],
+  ...[`--modification-date=${date}`, '--set_all_file_dates', date],
+  ...['-o', image],
+  folder,
+]
+
+const minuteMs = 60_000
+
+/**
+ * What makes the seed at `path` and takes away the one before it: its files are laid out in the folder `stage`, which is made and
+ * removed again. Whenever it is cut short it can be done again; `seedMark` is only there when the seed is whole.
+ */
+export function seedActions({ files, instanceId }: Seed, path: string, stage: string): readonly Action[] {
+  const made = `${path}.new`
+  return [
+    { kind: 'remove', path: seedMark(path) },
+    { kind: 'folder', path: stage, mode: 0o700 },
+    ...files.map(
+      ({ name, text }): Action => ({ kind: 'write', path: `${stage}/${name}`, content: text, mode: 0o600 }),
+    ),
+    { kind: 'run', argv: xorriso(stage, made), deadlineMs: minuteMs },
+    { kind: 'run', argv: ['/usr/bin/sync', '--', made], deadlineMs: minuteMs },
+    { kind: 'remove', path },
+    { kind: 'move', from: made, to: path },
+    { kind: 'write', path: seedMark(path), content: `${instanceId}\n`, mode: 0o644 },
+    ...files.map(({ name }): Action => ({ kind: 'remove', path: `${stage}/${name}` })),
+    { kind: 'remove', path: stage },
+  ]
 }
