@@ -45,7 +45,7 @@ export class LibvirtStream<Reply = unknown> extends Duplex {
       },
       onBytes: (bytes) => this.#take(bytes),
       onFinish: () => this.#agree(),
-      onError: (error) => this.destroy(error),
+      onError: (error) => this.#fail(error),
     }
   }
 
@@ -83,6 +83,11 @@ export class LibvirtStream<Reply = unknown> extends Duplex {
     done(error)
   }
 
+  #fail(error: Error): void {
+    // What comes with the reply comes before the caller has the stream and can listen for its error.
+    setImmediate(() => this.destroy(error))
+  }
+
   #askToFinish(): void {
     if (this.#asked) return
     this.#asked = true
@@ -100,7 +105,7 @@ export class LibvirtStream<Reply = unknown> extends Duplex {
 
   #agree(): void {
     if (!this.#asked) {
-      this.destroy(new LibvirtConnectionError('malformed', 'a stream ended that nobody had asked to end'))
+      this.#fail(new LibvirtConnectionError('malformed', 'a stream ended that nobody had asked to end'))
       return
     }
     this.#agreed = true

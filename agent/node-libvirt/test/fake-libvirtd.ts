@@ -7,6 +7,7 @@ import { domainCalls, domainStreams } from '../calls-domain.ts'
 import { authList, authPolkit, hostCalls, open } from '../calls-host.ts'
 import { networkCalls } from '../calls-network.ts'
 import { storageCalls, storageStreams } from '../calls-storage.ts'
+import { LibvirtConnectionError, LibvirtError } from '../errors.ts'
 import { domainEvents, monitorRegistration, registrations } from '../events.ts'
 import { encodeFrame, type Frame, FrameCutter, frameStatus, frameType } from '../frame.ts'
 import { type Procedure, program } from '../procedure.ts'
@@ -113,6 +114,17 @@ export const answer =
   (value: unknown): Answer =>
   ({ name, frame }) =>
     replyTo(frame, encode(everyCall[name ?? '']?.reply as Codec<unknown, unknown>, value))
+
+/** The error of the client's own that a call fails with; any other, and none, is thrown. */
+export async function failure(promise: Promise<unknown>): Promise<LibvirtConnectionError | LibvirtError> {
+  try {
+    await promise
+  } catch (error) {
+    if (error instanceof LibvirtConnectionError || error instanceof LibvirtError) return error
+    throw error
+  }
+  throw new Error('it did not fail')
+}
 
 let sockets = 0
 

@@ -12,7 +12,15 @@ import { Rpc, type StreamListener } from '../rpc.ts'
 import { string } from '../shapes.ts'
 import { int } from '../xdr.ts'
 import { chance, fuzzCount } from './chance.ts'
-import { encode, errorPayload, errorTo, keepaliveFrame, lifecycleFrame, replyTo } from './fake-libvirtd.ts'
+import {
+  encode,
+  errorPayload,
+  errorTo,
+  failure,
+  keepaliveFrame,
+  lifecycleFrame,
+  replyTo,
+} from './fake-libvirtd.ts'
 
 const { connectGetHostname } = hostCalls
 const { domainGetXMLDesc, domainGetState } = domainCalls
@@ -55,16 +63,6 @@ class Bench {
 }
 
 const text = (value: string): Buffer => encode(string, value)
-
-const failure = async (promise: Promise<unknown>): Promise<LibvirtConnectionError | LibvirtError> => {
-  try {
-    await promise
-  } catch (error) {
-    if (error instanceof LibvirtConnectionError || error instanceof LibvirtError) return error
-    throw error
-  }
-  throw new Error('it did not fail')
-}
 
 t.test('replies find their calls in any order', async (t) => {
   const bench = new Bench()
