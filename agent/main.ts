@@ -264,10 +264,11 @@ async function runHere<N extends VerbName>(name: N, args: Args<N>, json: boolean
 }
 
 async function main(argv: readonly string[]): Promise<Exit> {
-  const { verb: name, values, json, help, socket } = parseCommandLine(argv)
+  const { verb: name, group, values, json, help, socket } = parseCommandLine(argv)
   if (name === null || help) {
-    const { helpText } = await import('./api/help.ts')
-    write(stdout, `${helpText(name, terminalOf(stdout))}\n`)
+    const { groupHelpText, helpText } = await import('./api/help.ts')
+    const terminal = terminalOf(stdout)
+    write(stdout, `${group === null ? helpText(name, terminal) : groupHelpText(group, terminal)}\n`)
     return EXIT.done
   }
   const args = checkedArgs(name, values)

@@ -16,9 +16,10 @@ export const commonFlags: Readonly<Record<string, Field>> = {
   },
 }
 
-/** A command line, taken apart. `verb` is null when none was given. */
+/** A command line, taken apart. `verb` is null when none was given; `group` is then the word whose verbs help is wanted for. */
 export interface CommandLine {
   readonly verb: VerbName | null
+  readonly group: string | null
   readonly values: Readonly<Record<string, unknown>>
   readonly json: boolean
   readonly help: boolean
@@ -29,6 +30,14 @@ export interface CommandLine {
 export const fieldsOf = (verb: Verb): Readonly<Record<string, Field>> => ({ ...verb.operands, ...verb.flags })
 
 const isVerb = (name: string): name is VerbName => Object.hasOwn(verbTable, name)
+
+const isMany = (field: Field | undefined): boolean => field !== undefined && 'many' in field
+
+/** The names of the verbs under a word, or under several. */
+export const verbsUnder = (group: string): readonly VerbName[] =>
+  (Object.keys(verbTable) as VerbName[]).filter(
+    (name) => name.startsWith(`${group} `) && !verbTable[name].hidden,
+  )
 
 const invalid = (verb: string, message: string): HostError =>
   new HostError('request.invalid', message, { details: { verb } })
@@ -79,15 +88,22 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
   const given = (name: string) => flags.some((flag) => flag.name === name)
 
   const [first, second] = words
-  const two = `${first} ${second}`
-  const name = first === undefined && given('version') ? 'version' : isVerb(two) ? two : first
+  const name =
+    first === undefined && given('version')
+      ? 'version'
+      : ([3, 2].map((count) => words.slice(0, count).join(' ')).find(isVerb) ?? first)
   if (name === undefined || (name === 'help' && second === undefined)) {
     const stray = flags.find((flag) => !(flag.name in commonFlags))
     if (stray) throw invalid('', `${stray.rawName} needs a verb before it`)
-    return { verb: null, values: {}, json: given('json'), help: true, socket: undefined }
+    return { verb: null, group: null, values: {}, json: given('json'), help: true, socket: undefined }
   }
   if (name === 'help') return parseCommandLine([...words.slice(1), '--help'])
-  if (!isVerb(name)) throw unknownVerb(name)
+  if (!isVerb(name)) {
+    const group = words.join(' ')
+    if (given('help') && verbsUnder(group).length > 0)
+      return { verb: null, group, values: {}, json: given('json'), help: true, socket: undefined }
+    throw unknownVerb(group)
+  }
 
   const verb = verbTable[name]
   const known = { ...verb.flags, ...commonFlags }
@@ -104,19 +120,26 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
       throw invalid(name, `${flag.rawName} takes no value`)
     if (field.kind !== 'switch' && flag.value === undefined)
       throw invalid(name, `${flag.rawName} needs a value: ${field.placeholder}`)
+    if (isMany(field)) {
+      values[flag.name] = [...((values[flag.name] ?? []) as readonly unknown[]), flag.value]
+      continue
+    }
     if (flag.name in values) throw invalid(name, `${flag.rawName} is given twice`)
     values[flag.name] = field.kind === 'switch' ? true : flag.value
   }
   const operands = Object.keys(verb.operands)
   const rest = words.slice(name.split(' ').length - (first === undefined ? 1 : 0))
   rest.forEach((word, at) => {
-    const operand = operands[at]
-    if (operand === undefined) throw invalid(name, `${name} takes no further word: ${word}`)
-    values[operand] = word
+    const operand = operands[Math.min(at, operands.length - 1)]
+    const many = operand !== undefined && isMany(verb.operands[operand])
+    if (operand === undefined || (at >= operands.length && !many))
+      throw invalid(name, `${name} takes no further word: ${word}`)
+    values[operand] = many ? [...((values[operand] ?? []) as readonly unknown[]), word] : word
   })
   const { json, help, socket, ...own } = values
   return {
     verb: name,
+    group: null,
     values: own,
     json: json === true,
     help: help === true,
@@ -125,12 +148,24 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
 }
 
 /** The error for a word that is no verb. */
-export const unknownVerb = (name: string): HostError => {
+export const unknownVerb = (words: string): HostError => {
+  const typed = words.split(' ')
+  // The longest part that leads to verbs: what follows it is what is wrong.
+  const group = typed
+    .map((_, at) => typed.slice(0, at + 1).join(' '))
+    .findLast((name) => verbsUnder(name).length > 0)
+  if (group !== undefined) {
+    const next = verbsUnder(group).map((verb) => verb.slice(group.length + 1))
+    const wrong = words.slice(group.length + 1)
+    const message =
+      wrong === ''
+        ? `${group} needs a word after it: ${next.join(', ')}`
+        : `${group} has no verb ${wrong}${hint(wrong, next, `${group} `)}`
+    return new HostError('request.unknown-verb', message)
+  }
   const known = Object.entries(verbTable).flatMap(([verb, { hidden }]) => (hidden ? [] : verb))
-  const next = known.flatMap((verb) => (verb.startsWith(`${name} `) ? verb.slice(name.length + 1) : []))
-  if (next.length > 0)
-    return new HostError('request.unknown-verb', `${name} needs a word after it: ${next.join(', ')}`)
-  return new HostError('request.unknown-verb', `there is no verb ${name}${hint(name, known)}`)
+  const [first = ''] = typed
+  return new HostError('request.unknown-verb', `there is no verb ${first}${hint(first, known)}`)
 }
 
 /** The verb of a request path such as `/v1/drives/show`, or null. */
@@ -141,7 +176,7 @@ export function verbAt(path: string): VerbName | null {
 }
 
 /** The request path of a verb. */
-export const pathOf = (verb: VerbName): string => `/v1/${verb.replace(' ', '/')}`
+export const pathOf = (verb: VerbName): string => `/v1/${verb.replaceAll(' ', '/')}`
 
 /** Checks values against the fields of a verb, whoever gave them. Throws `request.invalid`. */
 export function checkedArgs<N extends VerbName>(name: N, values: unknown): Args<N> {
@@ -164,17 +199,30 @@ function checkedValue(verb: string, key: string, field: Field, value: unknown): 
       throw invalid(verb, `${key} of ${verb} is true or false`)
     return value ?? false
   }
+  if (isMany(field)) {
+    const values: unknown = value ?? []
+    if (!Array.isArray(values)) throw invalid(verb, `${key} of ${verb} is a list`)
+    if (values.length > 4096) throw invalid(verb, `${key} of ${verb} has more than 4096 entries`)
+    if (values.length === 0 && field.required)
+      throw invalid(verb, `${verb} needs ${field.placeholder}: ${field.brief}`)
+    return values.map((one) => checkedText(verb, key, one))
+  }
   if (value === undefined) {
     if (field.required) throw invalid(verb, `${verb} needs ${field.placeholder}: ${field.brief}`)
     return undefined
   }
-  if (typeof value !== 'string' || value === '' || value.length > 4096 || /[\0\n]/.test(value))
-    throw invalid(verb, `${key} of ${verb} is a text of one line and at most 4096 characters`)
-  if (field.kind === 'choice' && !field.choices.includes(value))
+  const text = checkedText(verb, key, value)
+  if (field.kind === 'choice' && !field.choices.includes(text))
     throw invalid(
       verb,
-      `${field.placeholder} of ${verb} is one of ${field.choices.join(', ')}, not ${value}${hint(value, field.choices)}`,
+      `${field.placeholder} of ${verb} is one of ${field.choices.join(', ')}, not ${text}${hint(text, field.choices)}`,
     )
+  return text
+}
+
+function checkedText(verb: string, key: string, value: unknown): string {
+  if (typeof value !== 'string' || value === '' || value.length > 4096 || /[\0\n]/.test(value))
+    throw invalid(verb, `${key} of ${verb} is a text of one line and at most 4096 characters`)
   return value
 }
 
@@ -187,11 +235,11 @@ export function doorNeeded<N extends VerbName>(
   let needed: { door: Door; by: string } = { door: verb.door, by: name }
   for (const [key, field] of Object.entries(fieldsOf(verb))) {
     const value = args[key as keyof Args<N>]
-    if (value === undefined || value === false) continue
+    if (value === undefined || value === false || (Array.isArray(value) && value.length === 0)) continue
     const door =
-      'local' in field ? 'local' : field.kind === 'choice' ? field.doors?.[String(value)] : undefined
+      'local' in field ? 'local' : field.kind === 'choice' ? field.doors?.[String(value)] : field.door
     if (door === 'local' || (door && DOORS.indexOf(door) > DOORS.indexOf(needed.door)))
-      needed = { door, by: `${name} --${key} ${value}` }
+      needed = { door, by: field.kind === 'switch' ? `${name} --${key}` : `${name} --${key} ${value}` }
   }
   return needed
 }

@@ -1,6 +1,6 @@
 // `--help`: the table of verbs as text of one screen.
 
-import { commonFlags } from './arguments.ts'
+import { commonFlags, verbsUnder } from './arguments.ts'
 import { paint, paragraph, type Terminal } from './terminal.ts'
 import { type Field, type Verb, type VerbName, verbTable } from './verbs.ts'
 
@@ -10,10 +10,15 @@ export const flagText = (name: string, field: Field): string =>
 
 /** How a verb is typed: `garrison apply [--allow RISK] [--only RESOURCE]`. */
 export function usageOf(name: string, { operands, flags }: Verb): string {
-  const words = Object.values(operands).flatMap((field) =>
-    field.kind === 'switch' ? [] : field.required ? field.placeholder : `[${field.placeholder}]`,
-  )
-  const optional = Object.entries(flags).map(([flag, field]) => `[${flagText(flag, field)}]`)
+  const words = Object.values(operands).flatMap((field) => {
+    if (field.kind === 'switch') return []
+    const word = 'many' in field ? `${field.placeholder}...` : field.placeholder
+    return field.required ? word : `[${word}]`
+  })
+  const optional = Object.entries(flags).map(([flag, field]) => {
+    const text = 'many' in field ? `${flagText(flag, field)}...` : flagText(flag, field)
+    return field.kind !== 'switch' && field.required ? text : `[${text}]`
+  })
   return ['garrison', name, ...words, ...optional].join(' ')
 }
 
@@ -35,18 +40,18 @@ const column = 24
 const rowsOf = (fields: Readonly<Record<string, Field>>, label: (name: string, field: Field) => string) =>
   Object.entries(fields).map(([name, field]) => paragraph(`  ${label(name, field)}`, field.brief, column))
 
-/** A row for each verb of one word, and one for those of two words that begin alike. */
+/** A row for each verb of one word, and one for those of several words that begin alike. */
 function verbRows(): readonly string[] {
-  const rows = new Map<string, { brief: string; further: string[] }>()
+  const rows = new Map<string, { brief: string; further: Set<string> }>()
   for (const [name, { brief }] of shownVerbs()) {
     const [first = '', second] = name.split(' ')
-    const row = rows.get(first) ?? { brief: '', further: [] }
+    const row = rows.get(first) ?? { brief: '', further: new Set() }
     rows.set(first, row)
     if (second === undefined) row.brief = brief
-    else row.further.push(second)
+    else row.further.add(second)
   }
   return [...rows].map(([first, { brief, further }]) => {
-    const words = further.join(', ')
+    const words = [...further].join(', ')
     if (brief === '') return paragraph(`  ${first} WORD`, words, column)
     return paragraph(`  ${first}`, words === '' ? brief : `${brief}; ${words}`, column)
   })
@@ -66,6 +71,19 @@ function overview(terminal: Terminal): string {
     '',
     `${paint(terminal, 'strong', 'Try')}    garrison status          how this host stands`,
     '       garrison apply --help    what a verb does, with examples',
+  ].join('\n')
+}
+
+/** The help of a word that several verbs begin with. */
+export function groupHelpText(group: string, terminal: Terminal): string {
+  const verbs = verbsUnder(group)
+  const width = Math.max(...verbs.map((name) => name.length)) + 4
+  return [
+    `${paint(terminal, 'strong', 'Usage')}  garrison ${group} WORD [FLAGS]`,
+    '',
+    ...verbs.map((name) => paragraph(`  ${name}`, verbTable[name].brief, width)),
+    '',
+    `${paint(terminal, 'strong', 'Try')}    garrison ${verbs[0]} --help`,
   ].join('\n')
 }
 

@@ -15,11 +15,12 @@ export const EXIT = { done: 0, error: 1, drift: 2, refused: 3, unknown: 4 } as c
 export type Exit = (typeof EXIT)[keyof typeof EXIT]
 
 /**
- * What may follow a flag, or stand as an operand. A choice can need a higher door than its verb (`doors`).
- * With a `local` field the verb runs in the client; the root side refuses it.
+ * What may follow a flag, or stand as an operand. A choice can need a higher door than its verb (`doors`), and so can any other
+ * field when it is given (`door`). With a `local` field the verb runs in the client; the root side refuses it. A `kept` field is
+ * for the client alone and never sent. `many`: it may be given more than once, and an operand takes all words that are left.
  */
 export type Field =
-  | { readonly kind: 'switch'; readonly brief: string }
+  | { readonly kind: 'switch'; readonly brief: string; readonly door?: Door }
   | {
       readonly kind: 'choice'
       readonly placeholder: string
@@ -29,14 +30,20 @@ export type Field =
       readonly required?: true
     }
   | {
-      readonly kind: 'text' | 'path' | 'drive' | 'since'
+      readonly kind: 'text' | 'path' | 'drive' | 'vm' | 'since'
       readonly placeholder: string
       readonly brief: string
       readonly required?: true
       readonly local?: true
+      readonly kept?: true
+      readonly many?: true
+      readonly door?: Door
     }
 
-/** One verb. `json` tells the meaning of each field of its `--json` object, or of each kind of line when it streams. */
+/**
+ * One verb. `json` tells the meaning of each field of its `--json` object, or of each kind of line when it streams. A verb that is
+ * a `session` carries bytes both ways. `steps`: it performs steps, and the verb `stop` ends it after the one in hand.
+ */
 export interface Verb {
   readonly brief: string
   readonly help: string
@@ -47,6 +54,8 @@ export interface Verb {
   readonly schema: string
   readonly json: Readonly<Record<string, string>>
   readonly streams?: true
+  readonly session?: true
+  readonly steps?: true
   readonly hidden?: true
 }
 
@@ -151,6 +160,7 @@ const VERBS = {
     schema: 'garrison/apply/1',
     json: applyLines,
     streams: true,
+    steps: true,
   },
   why: {
     brief: 'say in plain words why something is as it is',
@@ -250,6 +260,7 @@ const VERBS = {
     schema: 'garrison/replace/1',
     json: applyLines,
     streams: true,
+    steps: true,
   },
   journal: {
     brief: 'show what was done to the host, by whom and why',
@@ -493,16 +504,18 @@ const VERBS = {
 /** The name of a verb. */
 export type VerbName = keyof typeof VERBS
 
+type Given<F> = F extends { readonly choices: readonly (infer Choice)[] } ? Choice : string
 type Value<F> = F extends { readonly kind: 'switch' }
   ? boolean
-  : F extends { readonly required: true }
-    ? Given<F>
-    : Given<F> | undefined
-type Given<F> = F extends { readonly choices: readonly (infer Choice)[] } ? Choice : string
+  : F extends { readonly many: true }
+    ? readonly string[]
+    : F extends { readonly required: true }
+      ? Given<F>
+      : Given<F> | undefined
 type Fields<N extends VerbName> = (typeof VERBS)[N]['operands'] & (typeof VERBS)[N]['flags']
 
 /** The checked arguments of a verb, by the names of its operands and flags. */
 export type Args<N extends VerbName> = { readonly [K in keyof Fields<N>]: Value<Fields<N>[K]> }
 
-/** Every verb by its name as typed. A name of two words is a verb under another. */
+/** Every verb by its name as typed. A name of several words is a verb under another, or under a word that is none by itself. */
 export const verbTable: Readonly<Record<VerbName, Verb>> = VERBS
