@@ -86,13 +86,13 @@ const facts = {
   domainGetDiskErrors: call(
     263,
     { dom, maxerrors: always(uint, 256), flags },
-    { errors: list(struct({ disk: string, error: int }), 256), nerrors: int },
+    listed(struct({ disk: string, error: int }), 256, int),
   ),
   domainIsActive: call(150, { dom }, yes),
   domainIsPersistent: call(151, { dom }, yes),
   domainIsUpdated: call(202, { dom }, yes),
   domainGetSecurityLabel: call(121, { dom }, securityLabel),
-  domainGetSecurityLabelList: call(278, { dom }, { labels: list(securityLabel, 64), ret: int }),
+  domainGetSecurityLabelList: call(278, { dom }, listed(securityLabel, 64, int)),
   domainGetMetadata: call(265, { dom, type: int, uri: stringOrNull, flags }, string),
   domainSetMetadata: call(264, {
     dom,
@@ -149,7 +149,7 @@ const memoryAndCpus = {
   domainGetIOThreadInfo: call(
     351,
     { dom, flags },
-    { info: list(struct({ iothreadId: uint, cpumap: cpuMap }), 16_384), ret: uint },
+    listed(struct({ iothreadId: uint, cpumap: cpuMap }), 16_384),
   ),
   domainPinIOThread: call(352, { dom, iothreadId: uint, cpumap: cpuMap, flags }),
   domainAddIOThread: call(355, { dom, iothreadId: uint, flags }),
@@ -339,13 +339,10 @@ const guests = {
     call(
       349,
       { dom, flags },
-      {
-        info: list(
-          struct({ mountpoint: string, name: string, fstype: string, devAliases: list(string, 256) }),
-          256,
-        ),
-        ret: uint,
-      },
+      listed(
+        struct({ mountpoint: string, name: string, fstype: string, devAliases: list(string, 256) }),
+        256,
+      ),
     ),
   ),
   domainSetUserPassword: slow(call(357, { dom, user: stringOrNull, password: stringOrNull, flags })),

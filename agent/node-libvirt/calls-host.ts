@@ -15,12 +15,34 @@ import {
   string,
   stringOrNull,
 } from './shapes.ts'
-import { chars, count, int, list, opaque, struct, uhyper, uint, uuid, yes } from './xdr.ts'
+import {
+  chars,
+  count,
+  type Integer,
+  int,
+  list,
+  opaque,
+  seenAs,
+  struct,
+  uhyper,
+  uint,
+  uuid,
+  yes,
+} from './xdr.ts'
 
 const needResults = always(int, 1)
 const noNames = 65_536
 const cells = 1024
 const cpuMap = opaque(2048)
+
+const counterList = listed(struct({ field: string, value: uhyper }), 16, int)
+
+/** Counters by name; the object has no prototype. */
+const counters = seenAs(counterList, (values) => {
+  const record: Record<string, Integer> = Object.create(null)
+  for (const { field, value } of values) record[field] = value
+  return record
+})
 
 /** Authentications that the other side asks for: 0 none, 1 SASL, 2 polkit. */
 export const authList = call(66, {}, list(int, 20))
@@ -94,16 +116,8 @@ export const hostCalls = {
       threads: int,
     },
   ),
-  nodeGetCPUStats: call(
-    227,
-    { cpuNum: int, nparams: always(int, 16), flags },
-    { params: list(struct({ field: string, value: uhyper }), 16), nparams: int },
-  ),
-  nodeGetMemoryStats: call(
-    228,
-    { nparams: always(int, 16), cellNum: int, flags },
-    { params: list(struct({ field: string, value: uhyper }), 16), nparams: int },
-  ),
+  nodeGetCPUStats: call(227, { cpuNum: int, nparams: always(int, 16), flags }, counters),
+  nodeGetMemoryStats: call(228, { nparams: always(int, 16), cellNum: int, flags }, counters),
   nodeGetCellsFreeMemory: call(101, { startCell: int, maxcells: int }, list(uhyper, cells)),
   nodeGetFreeMemory: call(102, {}, uhyper),
   nodeGetFreePages: call(

@@ -41,5 +41,6 @@ export type {
   TypedParams,
   TypedParamValue,
 } from './shapes.ts'
+export { type DomainStats, domainListGetStats, type StatsOptions } from './stats.ts'
 export type { LibvirtStream } from './stream.ts'
 export type { Integer } from './xdr.ts'
