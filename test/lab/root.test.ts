@@ -29,7 +29,7 @@ for (const layout of ['xfs-lvm', 'btrfs'] as const) {
   })
 }
 
-t.test('another partition behind root: blocked, said why, and the table unchanged', async (t) => {
+t.test('another partition behind root is in the way; without it root grows, in an MBR too', async (t) => {
   await using guest = await bootGuest({ layout: 'ext4', drives: [] })
   await installGarrison(guest)
   await writeDocument(guest, document)
@@ -45,4 +45,18 @@ t.test('another partition behind root: blocked, said why, and the table unchange
   t.equal(left?.reason, 'blocked')
   t.match(left?.text, /behind|after/)
   t.equal((await guest.run(['sfdisk', '--dump', '/dev/nvme0n1'])).stdout, table)
+
+  const last = table.match(/^\/dev\/.* : /gm)?.length
+  await guest.run(['sfdisk', '--delete', '--force', '--no-reread', '/dev/nvme0n1', String(last)])
+  await guest.run(['apt-get', 'install', '--yes', '--no-install-recommends', 'gdisk'])
+  await guest.run(['sgdisk', '--gpttombr', '/dev/nvme0n1'])
+  await guest.run(['partx', '--update', '/dev/nvme0n1'])
+  t.match((await guest.run(['sfdisk', '--dump', '/dev/nvme0n1'])).stdout, /^label: dos$/m)
+  const before = await rootBytes(guest)
+  t.ok((await settle(guest)).lines.at(-1).performed > 0)
+  const after = await rootBytes(guest)
+  t.ok(after > 6.5 * 2 ** 30, `${before} bytes have become ${after} of an 8 GiB drive`)
+  t.equal((await settle(guest)).lines.at(-1).performed, 0)
+  await guest.reboot()
+  t.equal(await rootBytes(guest), after, 'the same after a reboot')
 })
