@@ -18,6 +18,7 @@ import {
 import {
   chars,
   count,
+  defaulted,
   type Integer,
   int,
   list,
@@ -33,16 +34,23 @@ import {
 const needResults = always(int, 1)
 const noNames = 65_536
 const cells = 1024
+
+/** How many counters are wanted: all of them, for libvirt takes no other number than the one that it tells when it is given 0. */
+const nparams = defaulted(int, 0)
+
 const cpuMap = opaque(2048)
 
-const counterList = listed(struct({ field: string, value: uhyper }), 16, int)
+const counterList = list(struct({ field: string, value: uhyper }), 16)
 
-/** Counters by name; the object has no prototype. */
-const counters = seenAs(counterList, (values) => {
-  const record: Record<string, Integer> = Object.create(null)
-  for (const { field, value } of values) record[field] = value
-  return record
-})
+/** Counters by name, none when `nparams` was 0, and how many there are; the object of them has no prototype. */
+const counters = {
+  params: seenAs(counterList, (values) => {
+    const record: Record<string, Integer> = Object.create(null)
+    for (const { field, value } of values) record[field] = value
+    return record
+  }),
+  nparams: int,
+}
 
 /** Authentications that the other side asks for: 0 none, 1 SASL, 2 polkit. */
 export const authList = call(66, {}, list(int, 20))
@@ -116,8 +124,8 @@ export const hostCalls = {
       threads: int,
     },
   ),
-  nodeGetCPUStats: call(227, { cpuNum: int, nparams: always(int, 16), flags }, counters),
-  nodeGetMemoryStats: call(228, { nparams: always(int, 16), cellNum: int, flags }, counters),
+  nodeGetCPUStats: call(227, { cpuNum: int, nparams, flags }, counters),
+  nodeGetMemoryStats: call(228, { nparams, cellNum: int, flags }, counters),
   nodeGetCellsFreeMemory: call(101, { startCell: int, maxcells: int }, list(uhyper, cells)),
   nodeGetFreeMemory: call(102, {}, uhyper),
   nodeGetFreePages: call(

@@ -44,6 +44,7 @@ export const storageCalls = {
   storageVolDelete: slow(call(94, { vol, flags })),
   storageVolWipePattern: slow(call(259, { vol, algorithm: uint, flags })),
   storageVolGetXMLDesc: call(99, { vol, flags }, string),
+  storageVolGetInfo: call(98, { vol }, { type: int, capacity: uhyper, allocation: uhyper }),
   storageVolGetInfoFlags: call(378, { vol, flags }, { type: int, capacity: uhyper, allocation: uhyper }),
   storageVolGetPath: call(100, { vol }, string),
   storageVolResize: slow(call(260, { vol, capacity: uhyper, flags })),

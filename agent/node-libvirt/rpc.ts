@@ -59,7 +59,7 @@ export interface RpcListener {
 
 /** Who takes the packets of one stream. */
 export interface StreamListener {
-  /** The call that opens the stream has been answered; its packets have this serial number. */
+  /** The call that opens the stream has been made; its packets, which may come before its reply, have this serial number. */
   readonly onOpen: (serial: number) => void
   /** More bytes; none means that no more will come. Answers false when it can take no more for now. */
   readonly onBytes: (bytes: Buffer) => boolean
@@ -129,7 +129,7 @@ export class Rpc {
 
   /**
    * Makes a call. Rejects with a LibvirtError when libvirt answers with one, with a LibvirtConnectionError when there is no
-   * answer. `stream` receives the stream that the call opens from the moment of its reply.
+   * answer. `stream` receives the stream that the call opens.
    */
   call<Args, Reply>(
     name: string,
@@ -164,16 +164,17 @@ export class Rpc {
         clearTimeout(timer)
         signal?.removeEventListener('abort', abort)
         if (error !== null) {
+          this.#streams.delete(serial)
           reject(error)
           return
         }
-        // At once: packets of the stream may have come with the reply.
-        if (stream !== undefined) {
-          this.#streams.set(serial, { ...stream, name, procedure: procedure.number })
-          stream.onOpen(serial)
-        }
         resolve(reply as Reply)
       },
+    }
+    if (stream !== undefined) {
+      // Before the reply, which libvirtd may send after the first packets of the stream.
+      this.#streams.set(serial, { ...stream, name, procedure: procedure.number })
+      stream.onOpen(serial)
     }
     const abort = () => this.#giveUp(waiter, 'aborted', `${name} was called off`, signal?.reason)
     const timer = setTimeout(() => {

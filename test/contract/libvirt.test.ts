@@ -47,7 +47,7 @@ t.test('the connection', async (t) => {
   t.ok((await connection.connectGetCPUModelNames({ arch: 'x86_64' })).includes('Westmere'))
   t.match(await connection.nodeGetInfo(), { model: 'i686', memory: 3_145_728, cpus: 16, nodes: 2 })
   t.same(await connection.nodeGetCellsFreeMemory({ startCell: 0, maxcells: 2 }), [2_097_152, 4_194_304])
-  t.match(await connection.nodeGetCPUStats({ cpuNum: -1 }), { user: 9_797_400_000 })
+  t.match(await connection.nodeGetCPUStats({ cpuNum: -1, nparams: 4 }), { params: { user: 9_797_400_000 } })
   t.match(await connection.nodeGetSecurityModel(), { model: 'testSecurity' })
   t.equal(await errorOf(connection.connectListAllSecrets()), 'VIR_ERR_NO_SUPPORT')
   t.equal(await errorOf(connectOpen('nosuch:///x', { socketPath })), 'VIR_ERR_NO_CONNECT')
@@ -180,7 +180,7 @@ t.test('networks, pools, volumes, interfaces and devices, with their events', as
   t.same(await connection.storageVolLookupByName({ pool, name: 'v.img' }), vol)
   t.same(await connection.storageVolLookupByKey({ key: vol.key }), vol)
   t.same(await connection.storageVolLookupByPath({ path: vol.key }), vol)
-  t.match(await connection.storageVolGetInfoFlags({ vol }), { type: VIR.STORAGE_VOL_FILE, capacity: 2 ** 30 })
+  t.match(await connection.storageVolGetInfo({ vol }), { type: VIR.STORAGE_VOL_FILE, capacity: 2 ** 30 })
   t.equal(await connection.storageVolGetPath({ vol }), vol.key)
   t.match(await connection.storagePoolGetInfo({ pool }), {
     state: VIR.STORAGE_POOL_RUNNING,

@@ -1,7 +1,16 @@
 // A real libvirtd of a test's own: its sockets, configuration, guests and records are below one short folder, and nobody else's.
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -64,9 +73,9 @@ const script = (mounts: readonly string[]) =>
 /**
  * Starts a private libvirtd with the QEMU, test, network, storage, secret, node device, interface and filter drivers. Needs
  * root, `libvirt-daemon-system` and `libvirt-daemon-driver-qemu`. `network: true` puts it into a network namespace of its own,
- * where it can make bridges. Throws with what it wrote when it does not listen within 20 s.
+ * where it can make bridges; `hostUuid` makes it a host of its own, to and from which others migrate. Throws with what it wrote when it does not listen within 20 s.
  */
-export async function startLibvirtd({ network = false } = {}): Promise<Libvirtd> {
+export async function startLibvirtd({ network = false, hostUuid = '' } = {}): Promise<Libvirtd> {
   const folder = mkdtempSync(join(tmpdir(), 'lv-'))
   const mounts = Object.keys(places)
   for (const name of mounts) {
@@ -75,6 +84,7 @@ export async function startLibvirtd({ network = false } = {}): Promise<Libvirtd>
   }
   for (const [name, lines] of Object.entries(configuration))
     writeFileSync(join(folder, 'conf', name), `${lines.join('\n')}\n`)
+  if (hostUuid !== '') appendFileSync(join(folder, 'conf/libvirtd.conf'), `host_uuid = "${hostUuid}"\n`)
   const socketPath = join(folder, 'run/libvirt-sock')
   const output: string[] = []
   let child: ChildProcess | null = null
@@ -106,15 +116,22 @@ export async function startLibvirtd({ network = false } = {}): Promise<Libvirtd>
     if (name === 'SIGKILL' || name === 'SIGTERM') await exited
   }
 
-  const stop = async () => {
-    child?.kill('SIGCONT')
-    await signal('SIGTERM')
+  const endGuests = () => {
     const guests = join(folder, 'run/qemu')
     for (const file of existsSync(guests) ? readdirSync(guests) : []) {
       if (!file.endsWith('.pid')) continue
       const pid = Number(readFileSync(join(guests, file), 'utf8'))
       if (existsSync(`/proc/${pid}`)) process.kill(pid, 'SIGKILL')
     }
+  }
+  // Guests outlive whoever started them, a test that crashes too.
+  process.once('exit', endGuests)
+
+  const stop = async () => {
+    child?.kill('SIGCONT')
+    await signal('SIGTERM')
+    endGuests()
+    process.off('exit', endGuests)
     rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
   }
 

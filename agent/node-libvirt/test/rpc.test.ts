@@ -417,7 +417,15 @@ t.test('a stream by hand: bytes, the end, an error, and bytes that come with the
   await sleep(10)
   t.same(heard.splice(0), ['open 2', 'at once', 'LibvirtError: no more'])
   await bench.rpc.call('domainOpenConsole', domainStreams.domainOpenConsole, { dom }, options, listener)
+  t.same(heard.splice(0), ['open 3', 'at once'])
+  bench.onFrame = (frame) => {
+    const early = packet(frame.serial, 2, Buffer.from('before the reply'))
+    bench.far.write(Buffer.concat([early, replyTo(frame, Buffer.alloc(0))]))
+  }
+  await bench.rpc.call('domainOpenConsole', domainStreams.domainOpenConsole, { dom }, options, listener)
+  t.same(heard.splice(0), ['open 4', 'before the reply'])
   bench.far.destroy()
   await sleep(10)
-  t.match(heard, ['open 3', 'at once', /^LibvirtConnectionError: libvirt closed/])
+  t.match(heard[0], /^LibvirtConnectionError: libvirt closed/)
+  t.equal(heard.length, 2, 'both streams are told')
 })
