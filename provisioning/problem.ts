@@ -379,6 +379,10 @@ export const PROBLEMS = {
     meaning: 'No drive has the name or serial that was given, or several have.',
     remedy: 'See garrison drives for their names, garrison drives --json for whole serials.',
   },
+  'request.no-such-vm': {
+    meaning: 'No VM has the name, UUID, pattern or tag that was given. Nothing was done to any other.',
+    remedy: 'See garrison vm list for their names; a name that looks strange is safer given by its UUID.',
+  },
   'request.too-large': {
     meaning: 'A request to the root side was larger than any verb needs.',
     remedy: 'Send the arguments of the verb as one small JSON object.',
@@ -455,6 +459,124 @@ export const PROBLEMS = {
     meaning: 'No template has the name that was given, or there is no such file.',
     remedy:
       'See garrison template list for those that are there; your own belong in /etc/garrison/templates, each ending in .yaml.',
+  },
+  'vm.array-failed': {
+    meaning: 'The files of the VM are on an array that has lost more members than it can do without.',
+    remedy:
+      'Write nothing. See garrison drives and garrison why array; the VM is started when the array is whole again.',
+  },
+  'vm.busy': {
+    meaning:
+      'libvirt is in the middle of something with this VM: it shuts down, is saved, moved or restored.',
+    remedy: 'Wait until it is done (virsh domstate --reason NAME); then run garrison plan again.',
+  },
+  'vm.deadline': {
+    meaning: 'A VM did not come to what was asked of it in time; it may yet.',
+    remedy:
+      'See what it does with garrison vm console. When it does not listen, its power can be cut: {command}.',
+    retry: true,
+  },
+  'vm.disk-elsewhere': {
+    meaning: 'The VM runs on another disk than the one that is declared, and what its guest wrote is there.',
+    remedy:
+      'Declare that disk by its path, or move the content back while the VM is off; Garrison leaves no disk behind.',
+  },
+  'vm.disk-foreign': {
+    meaning:
+      'A disk image leads to a file outside of the pools, so Garrison did not make it, and its guest could read that file.',
+    remedy:
+      'See qemu-img info for what it stands on; declare such a disk by its path if you know that it is right.',
+  },
+  'vm.disk-missing': {
+    meaning: 'A disk that the VM has is not there, and a new one would not have its content.',
+    remedy:
+      'Put the file back, or restore it from a backup. To begin with a blank disk, undefine the VM first.',
+  },
+  'vm.disk-shrink': {
+    meaning: 'The disk is larger than declared, and making it smaller would cut off what is at its end.',
+    remedy: 'Declare the size that it has, or copy its content to a smaller disk yourself.',
+  },
+  'vm.disk-unowned': {
+    meaning: 'A file is where a new disk shall be, and no record says that Garrison made it for this VM.',
+    remedy: 'Move it away; or declare it by its path, if it shall be the disk of this VM as it is.',
+  },
+  'vm.firmware': {
+    meaning: 'This machine type cannot boot with the firmware that is declared.',
+    remedy: 'On aarch64 declare uefi; bios is for x86_64 only.',
+  },
+  'vm.has-secrets': {
+    meaning: 'The definition holds a password, which Garrison neither reads nor would write back.',
+    remedy:
+      'Take it out with virsh edit (a console by socket needs none), or make the change there yourself.',
+  },
+  'vm.image-unusable': {
+    meaning: 'qemu-img cannot read the image as what it is declared to be.',
+    remedy: 'See qemu-img info on it; declare the format that it has, or restore it from a backup.',
+  },
+  'vm.io-error': {
+    meaning: 'The VM was halted by an error of its disk or because its volume is full.',
+    remedy: 'Free room or mend the storage (garrison check); then let it go on with virsh resume.',
+  },
+  'vm.network-missing': {
+    meaning: 'A network or interface that the VM is attached to is not there or not active.',
+    remedy: 'See virsh net-list --all and ip link; start it or correct the nics of the VM.',
+  },
+  'vm.not-mounted': {
+    meaning: 'What the files of VMs are on is not mounted, so they would be made on the wrong filesystem.',
+    remedy: 'See garrison why volumes; or correct the path or mountpoint of the pool.',
+  },
+  'vm.owned-elsewhere': {
+    meaning:
+      'The record beside the disks says that this VM belongs to another host, which may be running it.',
+    remedy:
+      'Make sure that {host} can never start it again; only then remove the record that the message names.',
+  },
+  'vm.owner-damaged': {
+    meaning: 'The record of whom the VM belongs to says nothing that can be relied on.',
+    remedy:
+      'Find out which host ran it last. If it was this one, remove the highest owner-….json in the folder named.',
+  },
+  'vm.paused': {
+    meaning: 'Somebody has paused the VM, and only they know why.',
+    remedy: 'virsh resume lets it go on; or declare its power as kept.',
+  },
+  'vm.pool-differs': {
+    meaning: 'libvirt knows this pool, or its path, as something else.',
+    remedy: 'See virsh pool-list --all --details; declare the pool under the name and path that it has.',
+  },
+  'vm.pool-in-the-way': {
+    meaning: 'Something that is no folder is where the pool shall be.',
+    remedy: 'Move it away, or give the pool another path.',
+  },
+  'vm.read-only': {
+    meaning: 'The filesystem of the pool is mounted read-only, as after an error.',
+    remedy: 'See journalctl -k for the error; save what is on it before you repair it.',
+  },
+  'vm.uuid-differs': {
+    meaning: 'The VM has another UUID than the one that is declared, and a UUID cannot be changed.',
+    remedy: 'Declare the UUID that it has, or none.',
+  },
+  'vm.uuid-taken': {
+    meaning: 'Another VM has the UUID that this one would get.',
+    remedy:
+      'If it is this VM under a former name, rename it back (virsh domrename) or declare it as it is called now.',
+  },
+  'vm.wrong-power': {
+    meaning: 'What the VM does at this moment does not allow what was asked of it.',
+    remedy: 'To go on: {command}.',
+  },
+  'vm.xml-mismatch': {
+    meaning:
+      'The definition does not survive being written and read, so what libvirt would define is not what is declared.',
+    remedy: 'Report it with the output of garrison plan --json; nothing was defined.',
+  },
+  'vm.xml-refused': {
+    meaning: 'What is declared cannot be written as domain XML.',
+    remedy: 'Correct the key that the message names; garrison schema explains each.',
+  },
+  'vm.xml-unread': {
+    meaning: 'libvirt has a definition of the VM that Garrison cannot read.',
+    remedy: 'See virsh dumpxml --inactive for it; what is not read is never written.',
   },
   'volumes.array-not-blank': {
     meaning: 'The array holds something, so no volume group may be made on it.',

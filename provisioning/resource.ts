@@ -97,6 +97,8 @@ export type DomainAction = { readonly kind: 'domain'; readonly uuid: string; rea
   | { readonly operation: 'destroy' }
   | { readonly operation: 'undefine' }
   | { readonly operation: 'autostart'; readonly enabled: boolean }
+  /** Makes a disk of a running VM larger; the guest is told. `target` is libvirt's name of it (`vda`). */
+  | { readonly operation: 'grow-disk'; readonly target: string; readonly sizeBytes: number }
 )
 
 /** What is asked of libvirt about one storage pool. */

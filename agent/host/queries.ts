@@ -118,6 +118,7 @@ const forms: Readonly<Record<string, readonly Form[]>> = {
       operands: path,
     },
   ],
+  uname: [{ must: '--machine' }],
   matchpathcon: [{ options: '-V -n', operands: path }],
 }
 

@@ -90,6 +90,8 @@ export function actionText(action: Action): string {
         return `turn autostart of ${what} ${action.enabled ? 'on' : 'off'}`
       if (action.operation === 'define')
         return `define ${what} (XML, ${count(action.xml.split('\n').length, 'line')})`
+      if (action.operation === 'grow-disk')
+        return `grow disk ${action.target} of ${what} to ${action.sizeBytes} bytes`
       return `${action.operation} ${what}`
     }
     case 'fetch':

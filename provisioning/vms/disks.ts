@@ -177,6 +177,13 @@ export function freeTarget(bus: string | null, taken: ReadonlySet<string>): stri
   }
 }
 
+/** Turns of single devices cannot stand beside `<os><boot/></os>`, so that goes where any device has one. */
+export function preferTurns(domain: XmlElement): void {
+  const os = at(domain, 'os')
+  const hasTurn = elementsOf(at(domain, 'devices')).some((device) => at(device, 'boot') !== undefined)
+  if (os !== undefined && hasTurn) for (const one of elementsOf(os, 'boot')) remove(os, one)
+}
+
 /** A new `<disk>`. */
 export function diskElement(disk: DiskModel): XmlElement {
   const made = element('disk', { type: disk.source?.kind ?? 'file', device: disk.device }, [

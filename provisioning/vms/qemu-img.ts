@@ -132,9 +132,9 @@ export const createDisk = ({ path, sizeBytes }: Making, format: DiskFormat): [st
   String(sizeBytes),
 ]
 
-/** Makes a qcow2 that keeps only what differs from `base`, which from then on must not change. */
+/** Makes a qcow2 that keeps only what differs from `base`, which from then on must not change; as large as that without a size. */
 export const createClone = (
-  { path, sizeBytes }: Making,
+  { path, sizeBytes }: { readonly path: string; readonly sizeBytes: number | null },
   base: { readonly path: string; readonly format: DiskFormat },
 ): [string, ...string[]] => [
   program,
@@ -144,7 +144,7 @@ export const createClone = (
   ...['-F', base.format, '-b', base.path],
   '--',
   path,
-  String(sizeBytes),
+  ...(sizeBytes === null ? [] : [String(sizeBytes)]),
 ]
 
 /** Copies an image whole into a new file of a format, leaving out what is zero. What it wrote is on the disk when it ends. */

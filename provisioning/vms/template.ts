@@ -117,6 +117,10 @@ export const chosenTemplateSchema = z
       .record(parameterName, parameterValue)
       .default({})
       .describe('Values for its parameters; garrison template show NAME explains each.'),
+    update: z
+      .boolean()
+      .default(false)
+      .describe('Change a VM that was made from another version to this one; else what that one said stands.'),
   })
   .describe('The template that the VM is made from.')
 

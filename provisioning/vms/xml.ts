@@ -5,6 +5,7 @@
 // - White space is content: it is kept wherever it is, and nothing is indented here but what `indented` makes anew.
 // - printXml(parseXml(text)) has the same canonical form (C14N with comments) as the text.
 
+import { createHash } from 'node:crypto'
 import { XMLBuilder, XMLParser, XMLValidator } from 'fast-xml-parser'
 
 /** Text between elements, after references were resolved. `cdata` remembers how it was written. */
@@ -325,3 +326,6 @@ export function remove(parent: XmlElement, child: XmlElement): void {
   const blank = before?.kind === 'text' && /^\s*$/.test(before.text)
   parent.children.splice(blank ? index - 1 : index, blank ? 2 : 1)
 }
+
+/** What tells one definition from another: the SHA-256 of its text, in hexadecimal digits. */
+export const xmlDigest = (text: string): string => createHash('sha256').update(text).digest('hex')

@@ -66,7 +66,7 @@ t.test('words that mean something to JavaScript mean nothing in a document', asy
   const volumes = parse('version: 1\narray: {}\nvolumes: {logical: {constructor: {size: 1GiB}}}').volumes
   t.match(volumes?.logical, { constructor: { size: '1GiB' } })
   t.same(problems('version: 1\n__proto__: {a: 1}'), [
-    'host.yaml:2:1: __proto__: unknown key "__proto__"; known here: root, version, host, array, software, volumes',
+    'host.yaml:2:1: __proto__: unknown key "__proto__"; known here: root, version, host, array, software, volumes, vms',
   ])
   t.match(problems('version: 1\narray: {__proto__: {level: 6}}'), [
     /^host.yaml:2:9: array.__proto__: unknown key/,
@@ -140,7 +140,7 @@ const refused: Readonly<Record<string, readonly [text: Text, ...expected: string
   'no version': ['root: {}\n', 'host.yaml:1:1: version: must be given'],
   'a number for a key': [
     'version: 1\n1: 2\n',
-    'host.yaml:2:1: 1: unknown key "1"; known here: host, root, array, version, volumes, software',
+    'host.yaml:2:1: 1: unknown key "1"; known here: vms, host, root, array, version, volumes, software',
   ],
   'CRLF line ends': [
     'version: 1\r\narray:\r\n  levl: 5\r\n',

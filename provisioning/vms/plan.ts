@@ -1,0 +1,311 @@
+// Decides what is to be done so that the declared pools and VMs are as declared. What is not declared is left alone.
+
+import type { Desired } from '../desired.ts'
+import type { DomainFacts } from '../host.ts'
+import { RISKS, type Step } from '../resource.ts'
+import { type Difference, domainDifferences } from './differences.ts'
+import { readDomain } from './domain.ts'
+import { diskSteps, imageSteps, keysOf, missingDisks, ownSteps, seedSteps, startObjection } from './files.ts'
+import { diskPath, homePool, seedPath } from './names.ts'
+import type { ObservedVms } from './observe.ts'
+import { planPools } from './pools.ts'
+import type { DesiredVms } from './schema.ts'
+import { after, blockedBy, changesOf, minuteMs, pathOf, step } from './steps.ts'
+import { type Definition, type Objection, type Survey, survey, verified } from './survey.ts'
+import { printXml, xmlDigest } from './xml.ts'
+
+/** How long a guest is given to shut down. */
+const shutdownMs = 5 * minuteMs
+
+/** What is defined, with some differences mended; or why that would not be what is meant. */
+function mended({ defined, wanted }: Survey, differences: readonly Difference[]): Definition | Objection {
+  if (defined === null || wanted === null) throw new Error('nothing is defined that could be mended')
+  const root = structuredClone(defined.root)
+  for (const { mend } of differences) mend?.(root)
+  const again = verified(root)
+  if ('code' in again) return again
+  const left = new Set(domainDifferences(wanted.model, readDomain(again.root)).map(({ path }) => path))
+  const failed = differences.filter(({ path }) => left.has(path))
+  return failed.length === 0
+    ? again
+    : {
+        code: 'vm.xml-mismatch',
+        message: `the definition says otherwise after it was changed: ${failed.map(({ path }) => path).join(', ')}`,
+      }
+}
+
+const isUp = ({ liveXml }: DomainFacts): boolean => liveXml !== null
+
+/** Why libvirt would refuse the first definition of a VM, or null. */
+function definitionObjection({ name, machine, uuid }: Survey, observed: ObservedVms): Objection | null {
+  const other = [...observed.undeclared, ...observed.machines.flatMap(({ domain }) => domain ?? [])].find(
+    (one) => one.uuid === uuid && one.name !== name,
+  )
+  if (other !== undefined)
+    return { code: 'vm.uuid-taken', message: `${name} would get UUID ${uuid}, which ${other.name} has` }
+  if (machine.firmware === 'bios' && observed.architecture === 'aarch64')
+    return {
+      code: 'vm.firmware',
+      message: `${name} is to boot with bios, which ${observed.architecture} does not have`,
+    }
+  return null
+}
+
+/** The step that defines a VM that libvirt does not know, or that it would forget when it ends. */
+function defineSteps(vm: Survey, observed: ObservedVms, before: readonly string[]): readonly Step[] {
+  const { name, uuid, seen, wanted, defined } = vm
+  if (wanted === null || seen.domain?.persistent) return []
+  const objection = definitionObjection(vm, observed)
+  const root = defined?.root ?? wanted.root
+  return [
+    step('define', name, {
+      summary: defined === null ? name : `${name}, which libvirt would forget when it ends`,
+      because: [{ path: pathOf(name), desired: 'defined', observed: defined === null ? null : 'transient' }],
+      ...(objection === null
+        ? {
+            actions: [
+              {
+                kind: 'domain',
+                operation: 'define',
+                name,
+                uuid,
+                xml: printXml(root),
+                replaces: null,
+              } as const,
+            ],
+          }
+        : blockedBy(objection)),
+      ...after(before),
+    }),
+  ]
+}
+
+/** Steps that change the definition: what is safe, and after it what may keep the guest from starting as before. */
+function redefineSteps(vm: Survey, desired: Desired, before: readonly string[]): readonly Step[] {
+  const { name, uuid, machine, seen, defined, differences, isUnchanged } = vm
+  const { domain } = seen
+  if (domain === null || defined === null || !domain.persistent) return []
+  if (machine.uuid !== undefined && machine.uuid !== domain.uuid)
+    return [
+      step('redefine', name, {
+        summary: name,
+        because: [{ path: pathOf(name, 'uuid'), desired: machine.uuid, observed: domain.uuid }],
+        ...blockedBy({
+          code: 'vm.uuid-differs',
+          message: `${name} has UUID ${domain.uuid}, not ${machine.uuid}`,
+        }),
+      }),
+    ]
+  const elsewhere = differences.filter(({ path, mend }) => mend === null && /^disks\..*\.path$/.test(path))
+  const inner = differences.filter(({ mend }) => mend !== null)
+  const safe = inner.filter(({ risk }) => risk === 'safe')
+  const hard = inner.filter(({ risk }) => risk !== 'safe')
+  const who = isUnchanged ? ', as it was before somebody changed it' : ''
+  const when = isUp(domain) ? ', from its next start' : ''
+  const one = (
+    id: string,
+    some: readonly Difference[],
+    all: readonly Difference[],
+    keys: readonly string[],
+  ): readonly Step[] => {
+    if (some.length === 0) return []
+    const made = mended(vm, all)
+    const objection: Objection | null =
+      'code' in made
+        ? made
+        : domain.hasSecrets
+          ? { code: 'vm.has-secrets', message: `the definition of ${name} holds a password` }
+          : null
+    return [
+      step(id, name, {
+        summary: `${name}${when}${who}`,
+        because: changesOf(desired, vm, some),
+        risk: RISKS[Math.max(...some.map(({ risk }) => RISKS.indexOf(risk)))] ?? 'safe',
+        ...(objection === null && !('code' in made)
+          ? {
+              actions: [
+                {
+                  kind: 'domain',
+                  operation: 'define',
+                  ...{ name, uuid, xml: printXml(made.root), replaces: xmlDigest(domain.xml) },
+                } as const,
+              ],
+            }
+          : blockedBy(objection as Objection)),
+        ...after(keys),
+      }),
+    ]
+  }
+  const redefine = one('redefine', safe, safe, before)
+  return [
+    ...elsewhere.map((difference) =>
+      step('disk', `${name}.${difference.path.split('.')[1]}`, {
+        summary: `${name} on its declared disk`,
+        because: changesOf(desired, vm, [difference]),
+        ...blockedBy({
+          code: 'vm.disk-elsewhere',
+          message: `${name} has ${difference.observed ?? 'no medium'} where ${difference.desired} is declared`,
+        }),
+      }),
+    ),
+    ...redefine,
+    ...one('reshape', hard, inner, [...before, ...keysOf(redefine)]),
+  ]
+}
+
+/** Reasons of libvirt's for a pause that ends by itself. */
+const passing = /migrat|sav|dump|snapshot|starting|shutting/i
+
+/** Why a VM that is neither off nor running is not helped by a start, or null. */
+function powerObjection({ name, seen }: Survey): Objection | null {
+  const { power, reason } = seen.domain ?? {}
+  if (power === 'shutting-down') return { code: 'vm.busy', message: `${name} is shutting down` }
+  if (power === 'paused' && passing.test(reason ?? ''))
+    return { code: 'vm.busy', message: `${name} is paused (${reason})` }
+  if (power === 'paused' && /i\/?o.?error/i.test(reason ?? ''))
+    return { code: 'vm.io-error', message: `${name} was halted by an I/O error` }
+  if (power === 'paused' || power === 'suspended')
+    return { code: 'vm.paused', message: `${name} is ${power} (${reason})` }
+  if (power === 'crashed' && seen.domain?.liveXml !== null)
+    return { code: 'vm.paused', message: `${name} has crashed and is kept as it was (${reason})` }
+  return null
+}
+
+/** Steps that start, stop or restart a VM, or turn its autostart on or off. */
+function powerSteps(
+  vm: Survey,
+  observed: ObservedVms,
+  desired: Desired,
+  vms: DesiredVms,
+  coming: ReadonlySet<string>,
+  before: readonly string[],
+): readonly Step[] {
+  const { name, uuid, machine, seen, differences, pending } = vm
+  const { domain } = seen
+  const steps: Step[] = []
+  const autostart = differences.find(({ path }) => path === 'autostart')
+  if (domain === null ? machine.autostart : autostart !== undefined)
+    steps.push(
+      step('autostart', name, {
+        summary: `${name} ${machine.autostart ? 'with' : 'not with'} the host`,
+        because: autostart
+          ? changesOf(desired, vm, [autostart])
+          : [{ path: pathOf(name, 'autostart'), desired: true, observed: null }],
+        actions: [{ kind: 'domain', operation: 'autostart', name, uuid, enabled: machine.autostart }],
+        ...after(before),
+      }),
+    )
+  const power = differences.find(({ path }) => path === 'power')
+  const because = power
+    ? changesOf(desired, vm, [power])
+    : [{ path: pathOf(name, 'power'), desired: machine.power, observed: null }]
+  const wait = after([...before, ...keysOf(steps)])
+  if (machine.power === 'running' && (domain === null || power !== undefined)) {
+    const objection = powerObjection(vm) ?? startObjection(vm, observed, vms, coming)
+    steps.push(
+      step('start', name, {
+        summary: domain?.managedSave ? `${name}, from its saved memory` : name,
+        because,
+        ...(objection === null
+          ? { actions: [{ kind: 'domain', operation: 'start', name, uuid } as const] }
+          : blockedBy(objection)),
+        ...wait,
+      }),
+    )
+  }
+  if (machine.power === 'off' && power !== undefined)
+    steps.push(
+      step('stop', name, {
+        summary: name,
+        because,
+        risk: 'disruptive',
+        actions: [{ kind: 'domain', operation: 'shutdown', name, uuid, deadlineMs: shutdownMs }],
+        ...wait,
+      }),
+    )
+  if (
+    machine.changes === 'restart' &&
+    machine.power === 'running' &&
+    power === undefined &&
+    pending.length > 0
+  )
+    steps.push(
+      step('restart', name, {
+        summary: `${name}, so that it gets what its definition says`,
+        because: changesOf(desired, vm, pending),
+        risk: 'disruptive',
+        actions: [
+          { kind: 'domain', operation: 'shutdown', name, uuid, deadlineMs: shutdownMs },
+          { kind: 'domain', operation: 'start', name, uuid },
+        ],
+        ...wait,
+      }),
+    )
+  return steps
+}
+
+/** Keys of the steps of pools that a VM has files in. */
+function poolKeys(vms: DesiredVms, { machine }: Survey, pools: readonly Step[]): readonly string[] {
+  const used = new Set([
+    homePool(vms, machine),
+    ...Object.values(machine.disks).map(({ pool }) => pool ?? null),
+  ])
+  return pools.filter(({ subject }) => used.has(subject ?? null)).map(({ id, subject }) => `${id} ${subject}`)
+}
+
+/** Plans VMs. Pure. Blocked steps carry `vm.…` codes. */
+export function plan(observed: ObservedVms, desired: Desired): readonly Step[] {
+  const { vms } = desired
+  if (vms === undefined || observed.asked === null) return []
+  const pools = planPools(observed, desired)
+  const machines = observed.machines.flatMap((seen) => {
+    const vm = survey(observed, vms, seen)
+    return vm === null ? [] : [vm]
+  })
+  const missing: { vm: Survey; disk: string; own: readonly string[] }[] = []
+  const steps = machines.flatMap((vm): readonly Step[] => {
+    const { name, objection, seen } = vm
+    if (objection !== null)
+      return [
+        step('define', name, {
+          summary: name,
+          because: [
+            { path: pathOf(name), desired: 'as declared', observed: seen.domain === null ? null : 'defined' },
+          ],
+          ...blockedBy(objection),
+        }),
+      ]
+    const waits = poolKeys(vms, vm, pools)
+    const own = ownSteps(vm, observed).map((one) => ({ ...one, ...after(waits) }))
+    if (own.some(({ blocked }) => blocked?.code === 'vm.owned-elsewhere')) return own
+    const before = [...waits, ...keysOf(own)]
+    const lacking = missingDisks(vms, vm)
+    missing.push(...lacking.map((disk) => ({ vm, disk, own: before })))
+    const files = [
+      ...diskSteps(vm, lacking, observed, desired, vms, before),
+      ...seedSteps(vm, desired, vms, before),
+    ]
+    const settled = [...before, ...keysOf(files)]
+    const coming = new Set(
+      [
+        ...lacking.map((disk) => diskPath(vms, name, vm.machine, disk)),
+        ...(files.some(({ id }) => id === 'vms.seed') ? [seedPath(vms, name, vm.machine)] : []),
+      ].filter((path) => path !== null),
+    )
+    const defining = defineSteps(vm, observed, settled)
+    const redefining = redefineSteps(vm, desired, settled)
+    const defined = [
+      ...settled,
+      ...keysOf(defining),
+      ...keysOf(redefining.filter(({ risk }) => risk === 'safe')),
+    ]
+    return [
+      ...own,
+      ...files,
+      ...defining,
+      ...redefining,
+      ...powerSteps(vm, observed, desired, vms, coming, defined),
+    ]
+  })
+  return [...pools, ...imageSteps(missing, observed, desired, vms), ...steps]
+}

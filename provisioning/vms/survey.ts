@@ -1,0 +1,292 @@
+// What is to be known of one VM before anything is decided: what it shall be, what it is, what differs, and whose it is.
+
+import { createHash } from 'node:crypto'
+import type { DomainFacts } from '../host.ts'
+import type { ProblemCode } from '../problem.ts'
+import type { Json } from '../resource.ts'
+import { sizeBytes } from '../values.ts'
+import { type Acceptance, acceptanceOf } from './accepted.ts'
+import { type Difference, domainDifferences, exactSize, patchDifferences } from './differences.ts'
+import { type DomainModel, readDomain } from './domain.ts'
+import { newUuid } from './names.ts'
+import type { ObservedMachine, ObservedVms } from './observe.ts'
+import { type Origin, writeOrigin } from './origin.ts'
+import { type Ownership, ownershipOf } from './ownership.ts'
+import type { DesiredVms, Machine } from './schema.ts'
+import { type Seed, seedOf } from './seed.ts'
+import { wantedDomain } from './want.ts'
+import { parseXml, printXml, sameXml, type XmlElement, XmlError } from './xml.ts'
+
+/** Why something cannot be done, before it is put into the words of a step. */
+export interface Objection {
+  readonly code: ProblemCode
+  readonly message: string
+}
+
+/** Drift that is left as it is, and until when. */
+export interface Accepted {
+  readonly difference: Difference
+  readonly acceptance: Acceptance
+}
+
+/** A definition that was read. */
+export interface Definition {
+  readonly root: XmlElement
+  readonly model: DomainModel
+}
+
+/** What is known of one declared VM. */
+export interface Survey {
+  readonly name: string
+  readonly machine: Machine
+  readonly seen: ObservedMachine
+  readonly uuid: string
+  readonly ownership: Ownership
+  /** The seed that it shall have, or null. */
+  readonly seed: Seed | null
+  /** What is defined, without passwords; null when nothing is. */
+  readonly defined: Definition | null
+  /** What shall be defined, with what it remembers; null when `objection` says why it cannot be told. */
+  readonly wanted: Definition | null
+  readonly objection: Objection | null
+  /** Whether what was desired is what it was when Garrison last wrote the definition: then somebody else made the differences. */
+  readonly isUnchanged: boolean
+  /** What differs and is to be mended. */
+  readonly differences: readonly Difference[]
+  readonly accepted: readonly Accepted[]
+  /** Acceptances that have run out, of drift that is there. */
+  readonly overdue: readonly Accepted[]
+  /** What differs because the template has another version than the one that the VM was made from, and nobody asked for that. */
+  readonly held: readonly Difference[]
+  /** What the running guest does not have yet of its definition. */
+  readonly pending: readonly Difference[]
+}
+
+const read = (xml: string): Definition => {
+  const { root } = parseXml(xml)
+  return { root, model: readDomain(root) }
+}
+
+/** Definitions that were read, so that plan and check read each only once; they are values, and nothing changes them. */
+const seenBefore = new WeakMap<object, Map<string, Definition>>()
+
+function readOnce(facts: object, xml: string): Definition {
+  const known = seenBefore.get(facts) ?? new Map<string, Definition>()
+  const definition = known.get(xml) ?? read(xml)
+  seenBefore.set(facts, known.set(xml, definition))
+  return definition
+}
+
+const digestOf = (root: XmlElement): string => createHash('sha256').update(printXml(root)).digest('hex')
+
+/** What the definition shall remember. A template that nobody asked to update to stays the one that it was made from. */
+function originOf(machine: Machine, digest: string, known: Origin | null): Origin {
+  const { template, tags } = machine
+  const chosen =
+    template === undefined
+      ? null
+      : { name: template.name, version: template.version ?? '', base: template.base ?? null }
+  return { template: isHeld(machine, known) ? (known?.template ?? null) : chosen, digest, tags }
+}
+
+/** Whether the VM was made from another version of the template than the declaration now takes, and nobody asked for the change. */
+function isHeld({ template }: Machine, known: Origin | null): boolean {
+  const made = known?.template
+  return (
+    made !== null &&
+    made !== undefined &&
+    template !== undefined &&
+    !template.update &&
+    made.name === template.name &&
+    (made.version !== template.version || made.base !== (template.base ?? null))
+  )
+}
+
+const sameTags = (one: Origin['tags'], other: Origin['tags']): boolean =>
+  JSON.stringify(Object.entries(one).sort()) === JSON.stringify(Object.entries(other).sort())
+
+/** What differs in what the definition remembers. */
+function originDifferences(wanted: Origin, observed: Origin | null): readonly Difference[] {
+  const mend = (domain: XmlElement): void => writeOrigin(domain, wanted)
+  const differs = (path: string, desired: Json, have: Json): Difference => ({
+    path,
+    desired,
+    observed: have,
+    risk: 'safe',
+    mend,
+  })
+  if (observed === null) return [differs('metadata', 'garrison', null)]
+  const text = ({ template }: Origin): string | null =>
+    template && [template.name, template.version, template.base ?? ''].join(' ').trim()
+  return [
+    ...(text(wanted) === text(observed) ? [] : [differs('template', text(wanted), text(observed))]),
+    ...(sameTags(wanted.tags, observed.tags) ? [] : [differs('tags', wanted.tags, observed.tags)]),
+  ]
+}
+
+/** The definition that shall be, held against itself after it was written and read again. */
+function wantedDefinition(
+  name: string,
+  machine: Machine,
+  observed: ObservedVms,
+  vms: DesiredVms,
+  uuid: string,
+  known: DomainModel | null,
+): Definition | Objection {
+  try {
+    const root = wantedDomain(name, machine, { vms, uuid, architecture: observed.architecture, known })
+    writeOrigin(root, originOf(machine, digestOf(root), known?.origin ?? null))
+    return verified(root)
+  } catch (error) {
+    return xmlObjection('vm.xml-refused', `the definition of ${name} cannot be made`, error)
+  }
+}
+
+/** The definition as it is after it was written and read again, or an objection when that is not the same one. */
+export function verified(root: XmlElement): Definition | Objection {
+  const again = read(printXml(root))
+  const differing = domainDifferences(readDomain(root), again.model)
+  return sameXml(root, again.root) && differing.length === 0
+    ? again
+    : {
+        code: 'vm.xml-mismatch',
+        message: `the definition is another one after it was written and read again${differing.length === 0 ? '' : ` (${differing.map(({ path }) => path).join(', ')})`}`,
+      }
+}
+
+const settingsOnly: ReadonlySet<string> = new Set(['cpuModel', 'machine', 'metadata', 'template', 'tags'])
+
+/** What a running guest does not have of its definition. What libvirt works out anew at each start is left out. */
+function pendingOf(seen: ObservedMachine, defined: Definition): readonly Difference[] {
+  const { domain } = seen
+  if (domain === null || domain.liveXml === null || !domain.persistent) return []
+  const live = readOnce(domain, domain.liveXml)
+  return domainDifferences(defined.model, live.model).filter(({ path }) => !settingsOnly.has(path))
+}
+
+/** The UUID that is recorded beside the files of a VM. */
+const recordedUuid = (seen: ObservedMachine): string | undefined =>
+  Object.values(seen.owners).flatMap((owner) => (typeof owner === 'object' ? owner.uuid : []))[0]
+
+/** Differences that are not in the definition. */
+function outerDifferences(
+  { domain, images, seed }: ObservedMachine,
+  machine: Machine,
+  seedId: string | null,
+): readonly Difference[] {
+  const differs = (path: string, desired: Json, observed: Json): Difference => ({
+    path,
+    desired,
+    observed,
+    risk: 'safe',
+    mend: null,
+  })
+  const sizes = Object.entries(machine.disks).flatMap(([disk, { size }]) => {
+    const image = images[disk]
+    if (size === undefined || image === undefined || 'objection' in image) return []
+    const bytes = diskBytes(size)
+    return bytes === image.virtualBytes
+      ? []
+      : [differs(`disks.${disk}.size`, exactSize(bytes), exactSize(image.virtualBytes))]
+  })
+  return [
+    ...sizes,
+    ...(seedId === seed ? [] : [differs('cloudInit', seedId, seed)]),
+    ...(domain === null || domain.autostart === machine.autostart
+      ? []
+      : [differs('autostart', machine.autostart, domain.autostart)]),
+    ...(domain === null || isAsWanted(machine.power, domain.power)
+      ? []
+      : [differs('power', machine.power, domain.power)]),
+  ]
+}
+
+const isAsWanted = (wanted: Machine['power'], power: DomainFacts['power']): boolean =>
+  wanted === 'kept' ||
+  (wanted === 'running' ? power === 'running' || power === 'blocked' : power === 'off' || power === 'crashed')
+
+/** The bytes of a disk of a declared size: whole MiB, which every format can hold. */
+export const diskBytes = (size: string): number => Math.ceil(sizeBytes(size) / 2 ** 20) * 2 ** 20
+
+/** The seed that a VM shall have, or null. Its NICs have the MACs of the definition. */
+function seedFor(name: string, machine: Machine, model: DomainModel): Seed | null {
+  if (machine.cloudInit === undefined) return null
+  const nics = Object.entries(machine.nics).map(([part, { addresses, gateways, nameservers }]) => {
+    const mac = model.nics.find((one) => one.name === part)?.mac ?? ''
+    return [part, { mac, addresses, gateways, nameservers }] as const
+  })
+  return seedOf(name, machine.cloudInit, Object.fromEntries(nics))
+}
+
+const xmlObjection = (code: ProblemCode, message: string, error: unknown): Objection => {
+  if (error instanceof XmlError) return { code, message: `${message}: ${error.message}` }
+  throw error
+}
+
+/** Surveys one declared VM; null when it is not declared any more. Pure. */
+export function survey(observed: ObservedVms, vms: DesiredVms, seen: ObservedMachine): Survey | null {
+  const { name, domain } = seen
+  const machine = vms.machines[name]
+  if (machine === undefined) return null
+  const uuid = machine.uuid ?? domain?.uuid ?? recordedUuid(seen) ?? newUuid(observed.host, name)
+  const bare: Survey = {
+    ...{ name, machine, seen, uuid, ownership: ownershipOf(seen.owners, observed.host) },
+    ...{ defined: null, wanted: null, seed: null, objection: null, isUnchanged: false },
+    ...{ differences: [], accepted: [], overdue: [], held: [], pending: [] },
+  }
+  let defined: Definition | null = null
+  let pending: readonly Difference[] = []
+  try {
+    if (domain !== null) {
+      defined = readOnce(domain, domain.xml)
+      pending = pendingOf(seen, defined)
+    }
+  } catch (error) {
+    const message = `the definition of ${name} that libvirt has cannot be read`
+    return { ...bare, objection: xmlObjection('vm.xml-unread', message, error) }
+  }
+  const known = defined?.model ?? null
+  const wanted = wantedDefinition(name, machine, observed, vms, uuid, known)
+  if ('code' in wanted) return { ...bare, pending, defined, objection: wanted }
+  const { model } = wanted
+  const seed = seedFor(name, machine, model)
+  const whole: Survey = { ...bare, defined, wanted, seed, pending }
+  const outer = outerDifferences(seen, machine, seed?.instanceId ?? null)
+  if (defined === null || known === null) return { ...whole, differences: outer }
+
+  let inner: readonly Difference[]
+  try {
+    const isSameDisk = (declared: string, now: string): boolean =>
+      seen.chains[now]?.includes(declared) ?? false
+    inner = [
+      ...domainDifferences(model, known, isSameDisk),
+      ...patchDifferences(machine.xml, defined.root),
+      ...(model.origin === null ? [] : originDifferences(model.origin, known.origin)),
+    ]
+  } catch (error) {
+    const message = `what ${name} asks of its definition cannot be done`
+    return { ...whole, objection: xmlObjection('vm.xml-refused', message, error) }
+  }
+  const isOfTemplate = isHeld(machine, known.origin)
+    ? (path: string): boolean => seen.fromTemplate.some((one) => one === path || one.startsWith(`${path}.`))
+    : () => false
+  const all = [...inner, ...outer]
+  const judged = all
+    .filter(({ path }) => !isOfTemplate(path))
+    .map((difference) => {
+      const path = `vms.machines.${name}.${difference.path}`
+      return { difference, found: acceptanceOf(vms.accepted, path, observed.nowMs ?? 0) }
+    })
+  const acceptances = (isOver: boolean): readonly Accepted[] =>
+    judged.flatMap(({ difference, found }) =>
+      found?.isOver === isOver ? [{ difference, acceptance: found.acceptance }] : [],
+    )
+  return {
+    ...whole,
+    isUnchanged: model.origin !== null && model.origin.digest === known.origin?.digest,
+    differences: judged.flatMap(({ difference, found }) => (found?.isOver === false ? [] : difference)),
+    accepted: acceptances(false),
+    overdue: acceptances(true),
+    held: all.filter(({ path }) => isOfTemplate(path)),
+  }
+}
