@@ -34,12 +34,18 @@ export function partsOf(root = '/'): Parts<Connection> {
   let parsed: ReadDocument | null = null
   const libvirt = new Libvirt(async () => {
     const { connectOpen } = await import('./node-libvirt/index.ts')
-    return connectOpen('qemu:///system', { systemFolder: join(root, 'run/libvirt'), connectDeadlineMs: 5000 })
+    return connectOpen('qemu:///system', {
+      systemFolder: join(root, 'run/libvirt'),
+      connectDeadlineMs: 5000,
+      // A restart of libvirtd takes half a second, and somebody waits.
+      reconnect: { leastMs: 100, mostMs: 1000 },
+    })
   }, Date.now)
   const reader = new LinuxHost({
     claims,
     unfinishedSteps: () => journal.unfinishedSteps(),
     lockHolder: () => lockHolder(lockPath),
+    libvirt: () => libvirt.connection('monitor'),
   })
   const readTemplates = async () => ({
     shipped: (await readTemplateFiles(join(root, 'usr/share/garrison/templates'))) ?? [],
@@ -49,7 +55,7 @@ export function partsOf(root = '/'): Parts<Connection> {
   return {
     resources,
     reader,
-    performer: new LinuxPerformer({ reader, claims }),
+    performer: new LinuxPerformer({ reader, claims, libvirt: () => libvirt.connection('control') }),
     journal,
     documentFolder,
     async templates(folder) {

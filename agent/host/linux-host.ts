@@ -21,6 +21,7 @@ import type {
 import { HostError } from '../../provisioning/problem.ts'
 import { type Argv, execute, lastLines } from './exec.ts'
 import { errnoOf } from './files.ts'
+import { type ReadCalls, readDomains, readNetworks, readPools } from './libvirt-read.ts'
 import { onlyReads } from './queries.ts'
 
 /** Devices that this process holds open exclusively right now: the performer adds to it, the reader looks at it. */
@@ -31,6 +32,8 @@ export interface LinuxHostOptions {
   readonly claims: Claims
   unfinishedSteps(): Promise<readonly UnfinishedStep[]>
   lockHolder(): Promise<LockHolder | null>
+  /** Throws `libvirt.unreachable`, `libvirt.denied`. */
+  libvirt(): Promise<ReadCalls>
 }
 
 const queryDeadlineMs = 30_000
@@ -111,12 +114,6 @@ function* samplePlaces(sizeBytes: number): Generator<readonly [offset: number, b
   if (middleBlocks <= 0) return
   const offsets = Array.from({ length: randomBlocks }, () => edgeBytes + randomInt(middleBlocks) * blockBytes)
   for (const offset of offsets.sort((a, b) => a - b)) yield [offset, blockBytes]
-}
-
-const noLibvirt = async (): Promise<never> => {
-  throw new HostError('libvirt.unreachable', 'libvirt has not been asked: this agent does not speak to it', {
-    details: { answeredMs: null },
-  })
 }
 
 /** The HostReader of the machine that this process runs on. */
@@ -312,15 +309,15 @@ export class LinuxHost implements HostReader {
     return Date.now()
   }
 
-  domains(): Promise<readonly DomainFacts[]> {
-    return noLibvirt()
+  async domains(): Promise<readonly DomainFacts[]> {
+    return readDomains(await this.#options.libvirt())
   }
 
-  pools(): Promise<readonly PoolFacts[]> {
-    return noLibvirt()
+  async pools(): Promise<readonly PoolFacts[]> {
+    return readPools(await this.#options.libvirt())
   }
 
-  networks(): Promise<readonly NetworkFacts[]> {
-    return noLibvirt()
+  async networks(): Promise<readonly NetworkFacts[]> {
+    return readNetworks(await this.#options.libvirt())
   }
 }

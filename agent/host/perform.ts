@@ -10,6 +10,7 @@ import { HostError, type ProblemCode } from '../../provisioning/problem.ts'
 import type { Action, Condition } from '../../provisioning/resource.ts'
 import { type Argv, type Execution, execute, lastLines } from './exec.ts'
 import { errnoOf, makeFolder, moveFile, removeFile, replaceFile } from './files.ts'
+import { performDomain, performPool, type ToLibvirt } from './libvirt-perform.ts'
 import type { Claims } from './linux-host.ts'
 
 type Of<Kind extends Action['kind']> = Extract<Action, { kind: Kind }>
@@ -18,6 +19,7 @@ type Of<Kind extends Action['kind']> = Extract<Action, { kind: Kind }>
 export interface LinuxPerformerOptions {
   readonly reader: HostReader
   readonly claims: Claims
+  readonly libvirt: ToLibvirt
 }
 
 const pollMs = 250
@@ -125,18 +127,16 @@ async function idOf(reader: HostReader, table: 'passwd' | 'group', name: string)
   return id
 }
 
-const unable = async ({ kind }: Action): Promise<never> => {
-  throw new HostError('libvirt.unreachable', `this agent cannot perform a ${kind} action`)
-}
-
 /** The Performer of the machine that this process runs on. */
 export class LinuxPerformer implements Performer {
   readonly #reader: HostReader
   readonly #claims: Claims
+  readonly #libvirt: ToLibvirt
 
-  constructor({ reader, claims }: LinuxPerformerOptions) {
+  constructor({ reader, claims, libvirt }: LinuxPerformerOptions) {
     this.#reader = reader
     this.#claims = claims
+    this.#libvirt = libvirt
   }
 
   readonly #kinds: { readonly [Kind in Action['kind']]: (action: Of<Kind>) => Promise<Result> } = {
@@ -165,9 +165,17 @@ export class LinuxPerformer implements Performer {
     },
     wait: (action) => this.#wait(action),
     reboot: () => this.#run({ kind: 'run', argv: ['/usr/bin/systemctl', 'reboot'], deadlineMs: 60_000 }),
-    domain: unable,
-    pool: unable,
-    fetch: unable,
+    domain: async (action) => {
+      await performDomain(this.#libvirt, action)
+      return {}
+    },
+    pool: async (action) => {
+      await performPool(this.#libvirt, action)
+      return {}
+    },
+    fetch: async () => {
+      throw new HostError('host.tool-missing', 'nothing here can fetch a file')
+    },
   }
 
   async perform(action: Action): Promise<ActionOutcome> {

@@ -38,6 +38,7 @@ const host = new LinuxHost({
   claims: new Set(),
   unfinishedSteps: async () => [step],
   lockHolder: async () => holder,
+  libvirt: () => Promise.reject(new Error('not asked')),
 })
 
 /** What a caller sees of a call: its answer, or the error without the cause and remedy that belong to the code. */

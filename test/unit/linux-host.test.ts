@@ -22,11 +22,13 @@ import type { IoActivity, LockHolder, UnfinishedStep } from '../../provisioning/
 const isRoot = process.getuid?.() === 0
 const needsRoot = isRoot ? {} : { skip: 'loop devices and other users need root' }
 
+const libvirt = () => Promise.reject(new Error('not asked'))
+
 const hostWith = (
   claims: Set<string>,
   steps: readonly UnfinishedStep[] = [],
   holder: LockHolder | null = null,
-) => new LinuxHost({ claims, unfinishedSteps: async () => steps, lockHolder: async () => holder })
+) => new LinuxHost({ claims, unfinishedSteps: async () => steps, lockHolder: async () => holder, libvirt })
 
 const host = hostWith(new Set())
 

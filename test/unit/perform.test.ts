@@ -24,8 +24,14 @@ import type { Action } from '../../provisioning/resource.ts'
 const needsRoot = process.getuid?.() === 0 ? {} : { skip: 'loop devices and owners need root' }
 
 const claims = new Set<string>()
-const reader = new LinuxHost({ claims, unfinishedSteps: async () => [], lockHolder: async () => null })
-const performer = new LinuxPerformer({ reader, claims })
+const libvirt = () => Promise.reject(new Error('not asked'))
+const reader = new LinuxHost({
+  claims,
+  unfinishedSteps: async () => [],
+  lockHolder: async () => null,
+  libvirt,
+})
+const performer = new LinuxPerformer({ reader, claims, libvirt })
 
 const sh = (script: string, more: Partial<Extract<Action, { kind: 'run' }>> = {}): Action => ({
   kind: 'run',

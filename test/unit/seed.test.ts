@@ -208,9 +208,15 @@ t.test('keys, names and user data that are none are refused', async (t) => {
 })
 
 const performer = () => {
+  const libvirt = () => Promise.reject(new Error('not asked'))
   const claims = new Set<string>()
-  const reader = new LinuxHost({ claims, unfinishedSteps: async () => [], lockHolder: async () => null })
-  return new LinuxPerformer({ reader, claims })
+  const reader = new LinuxHost({
+    claims,
+    unfinishedSteps: async () => [],
+    lockHolder: async () => null,
+    libvirt,
+  })
+  return new LinuxPerformer({ reader, claims, libvirt })
 }
 
 /** What an image holds, by name, read back by the tool that made it. */
