@@ -14,8 +14,12 @@ const coverageAtLeast = 80
 const tools = [
   { package: 'e2fsprogs', path: '/usr/sbin/mkfs.ext4' },
   { package: 'groff-base', path: '/usr/bin/groff' },
+  { package: 'libvirt-clients', path: '/usr/bin/virsh' },
+  { package: 'libvirt-daemon-system', path: '/usr/sbin/libvirtd' },
   { package: 'mount', path: '/usr/sbin/losetup' },
   { package: 'python3-yaml', path: '/usr/lib/python3/dist-packages/yaml/__init__.py' },
+  { package: 'qemu-system-x86', path: '/usr/bin/qemu-system-x86_64' },
+  { package: 'qemu-utils', path: '/usr/bin/qemu-img' },
   { package: 'systemd', path: '/usr/bin/systemd-socket-activate' },
   { package: 'xorriso', path: '/usr/bin/xorriso' },
 ]
@@ -44,7 +48,7 @@ const tapRun = (folders: readonly string[], options: readonly string[]): readonl
   '--allow-incomplete-coverage',
   ...options,
   '--',
-  ...folders.flatMap((folder) => globSync(`test/${folder}/**/*.test.ts`).sort()),
+  ...folders.flatMap((folder) => globSync(`${folder}/**/*.test.ts`).sort()),
 ]
 
 const stages: readonly Stage[] = [
@@ -55,10 +59,17 @@ const stages: readonly Stage[] = [
   { name: 'package', argv: ['node', 'packaging/build.ts'] },
   {
     name: 'tests',
-    argv: tapRun(['unit', 'plan', 'observe', 'rules', 'contract'], ['--jobs=2', '--timeout=300']),
+    argv: tapRun(
+      ['test/unit', 'test/plan', 'test/observe', 'test/rules', 'test/contract', 'agent/node-libvirt/test'],
+      ['--jobs=2', '--timeout=300'],
+    ),
     tap: true,
   },
-  { name: 'lab', argv: tapRun(['lab'], ['--jobs=2', '--timeout=30000', '--disable-coverage']), tap: true },
+  {
+    name: 'lab',
+    argv: tapRun(['test/lab'], ['--jobs=2', '--timeout=30000', '--disable-coverage']),
+    tap: true,
+  },
 ]
 
 async function run(stage: Stage): Promise<Tally> {
@@ -74,7 +85,7 @@ async function run(stage: Stage): Promise<Tally> {
     env: {
       ...process.env,
       PATH: `${process.cwd()}/node_modules/.bin:${process.env.PATH}`,
-      ...(full && { GARRISON_LAB_FULL: '1' }),
+      ...(full && { GARRISON_LAB_FULL: '1', LIBVIRT_FUZZ: '1000000', LIBVIRT_FLOOD_MS: '120000' }),
     },
   })
   const exited = new Promise<number>((resolve, reject) => {
