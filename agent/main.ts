@@ -66,6 +66,7 @@ function tellProblem(problem: ProblemReport, json: boolean, changes: boolean): E
       stderr,
       `${problemText(terminalOf(stderr), visibleIn(problem), changes ? 'Nothing was changed.' : undefined)}\n`,
     )
+  if (problem.code === 'libvirt.unreachable') return EXIT.unknown
   return refusals.has(problem.code) ? EXIT.refused : EXIT.error
 }
 
@@ -151,7 +152,7 @@ async function streamPrinter(name: VerbName, json: boolean) {
   }
 }
 
-const changesHost = (name: VerbName): boolean => verbTable[name].door === 'operate'
+const changesHost = (name: VerbName): boolean => ['operate', 'admin'].includes(verbTable[name].door)
 
 const interrupts = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
@@ -168,6 +169,9 @@ function onInterrupt(first: () => void): () => void {
     for (const signal of interrupts) process.off(signal, interrupted)
   }
 }
+
+const leaving =
+  'What is in hand ends unseen, and no further is begun; garrison journal tells what became of it.'
 
 const stopping =
   'Stopping after the step in hand. Ctrl-C again leaves at once; what the step does it may then do unseen.'
@@ -191,6 +195,10 @@ async function askRootSide<N extends VerbName>(
       }
       const interrupted = () => {
         if (!changesHost(name)) process.exit(EXIT.done)
+        if (!verbTable[name].steps) {
+          note(leaving)
+          process.exit(EXIT.error)
+        }
         note(stopping)
         ask(path, { ...asking, path: pathOf('stop'), args: {} }).catch((error: unknown) =>
           tellProblem(problemOf(error), json, false),
@@ -244,7 +252,7 @@ async function runHere<N extends VerbName>(name: N, args: Args<N>, json: boolean
   if (streams) {
     const printer = await streamPrinter(name, json)
     onInterrupt(() => {
-      if (changesHost(name)) note(stopping)
+      if (changesHost(name)) note(verbTable[name].steps ? stopping : leaving)
       left.abort()
     })
     try {

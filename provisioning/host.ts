@@ -156,11 +156,15 @@ export interface Performer {
   claim<T>(devices: readonly string[], work: () => Promise<T>): Promise<T>
 }
 
-/** Who asked for an apply: `root over ssh from 192.0.2.7`, `timer`, …; the door tells, not the caller. */
+/**
+ * Who asked for an apply: `root over ssh from 192.0.2.7`, `timer`, …; the door tells, not the caller. `verb` is what was typed
+ * where it was another verb that changes something.
+ */
 export interface Request {
   readonly who: string
   readonly allow: Risk
   readonly only?: string
+  readonly verb?: string
 }
 
 /** One line of the journal. Times are epoch milliseconds; `apply` groups the lines of one apply. */

@@ -57,6 +57,7 @@ export interface Parts<Libvirt = unknown> {
   readonly lock: (who: string) => Promise<{ release(): Promise<void> }>
   readonly instance: () => Promise<string>
   readonly libvirt: LibvirtDoor<Libvirt>
+  readonly libvirtFolders: LibvirtFolders
   readonly hostname: string
   readonly version: string
   readonly clock: () => number
@@ -67,6 +68,12 @@ export interface Parts<Libvirt = unknown> {
  * for the other. It and its calls throw `libvirt.unreachable`, `libvirt.denied`, `libvirt.refused` (see agent/host/libvirt.ts).
  */
 export type LibvirtDoor<Libvirt> = (use: 'control' | 'monitor') => Promise<Libvirt>
+
+/** Where libvirt writes down what runs (`/run/libvirt`) and its logs (`/var/log/libvirt`). */
+export interface LibvirtFolders {
+  readonly run: string
+  readonly log: string
+}
 
 /** The host, looked at once. `document` is the problem that kept the desired document from being read, or null. */
 export interface View {
@@ -88,6 +95,8 @@ export interface AskedApply {
  * `Context<Connection>` with the Connection of agent/node-libvirt.
  */
 export interface Context<Libvirt = unknown> {
+  /** Who asks, as the journal shows it. */
+  readonly who: string
   readonly hostname: string
   readonly version: string
   readonly clock: () => number
@@ -99,8 +108,12 @@ export interface Context<Libvirt = unknown> {
   /** Lets the apply of this process stop after the step in hand; false when there is none. */
   stop(): boolean
   applying(): Promise<Pick<LockHolder, 'who' | 'sinceMs'> | null>
-  readonly journal: Pick<JournalFile, 'read'>
+  readonly journal: JournalFile
+  readonly reader: HostReader
+  readonly performer: Performer
+  readonly instance: () => Promise<string>
   readonly libvirt: LibvirtDoor<Libvirt>
+  readonly libvirtFolders: LibvirtFolders
 }
 
 /** A verb whose answer is one object. */
@@ -232,12 +245,17 @@ export function contextsOf<Libvirt>(
   }
 
   return (who, signal) => ({
+    who,
     hostname: parts.hostname,
     version: parts.version,
     clock,
     signal,
     journal,
+    reader,
+    performer,
+    instance: parts.instance,
     libvirt: parts.libvirt,
+    libvirtFolders: parts.libvirtFolders,
     async look({ fresh, file }) {
       if (file !== undefined) {
         const document = await read(file)

@@ -1,6 +1,7 @@
 // The one table of verbs: the command line, the HTTP interface, the man page, the completions and the documents come from it.
 
 import { RISKS } from '../../provisioning/resource.ts'
+import { vmVerbs } from './vm-verbs.ts'
 
 /** Whose socket a verb needs, in rising order; `local` verbs run in the client and are never asked of the root side. */
 export const DOORS = ['local', 'read', 'operate', 'admin'] as const
@@ -60,7 +61,7 @@ export interface Verb {
 }
 
 /** Ids of the resources, for `--only` and completion; a test holds them against provisioning/index.ts. */
-export const resourceNames = ['software', 'root', 'array', 'volumes'] as const
+export const resourceNames = ['software', 'root', 'array', 'volumes', 'vms'] as const
 
 const only = {
   kind: 'choice',
@@ -410,6 +411,7 @@ const VERBS = {
       extends: 'the template that it stands on, or null',
     },
   },
+  ...vmVerbs,
   record: {
     brief: 'write what this host answers into a folder',
     help: 'Observes once and writes every query with its answer into DIR, which must not exist yet. As root it sees everything; as anybody else the refusals are recorded too. Read the files before you send them: they name serials, mounts and packages.',

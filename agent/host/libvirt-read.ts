@@ -2,6 +2,7 @@
 
 import type { DomainFacts, NetworkFacts, PoolFacts } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
+import { powerOf as wordsOf } from '../../provisioning/vms/power.ts'
 import { at, parseXml, textOf, XmlError } from '../../provisioning/vms/xml.ts'
 
 interface Flags {
@@ -49,45 +50,15 @@ const domainsAutostart = 1024
 const onlyActive = 2
 const onlyAutostart = 16
 
-const reasons = (text: string): readonly string[] => text.split(', ')
-
-/** virDomainState: our word, and libvirt's reasons (virDomainRunningReason, …) in the order of their numbers. */
-const powers: Readonly<Record<number, readonly [DomainFacts['power'], readonly string[]]>> = {
-  1: [
-    'running',
-    reasons(
-      'unknown, booted, migrated, restored, from snapshot, unpaused, migration canceled, save canceled, event wakeup, crashed, post-copy, post-copy failed',
-    ),
-  ],
-  2: ['blocked', reasons('unknown')],
-  3: [
-    'paused',
-    reasons(
-      'unknown, user, migrating, saving, dumping, I/O error, watchdog, from snapshot, shutting down, creating snapshot, crashed, starting up, post-copy, post-copy failed, API error',
-    ),
-  ],
-  4: ['shutting-down', reasons('unknown, user')],
-  5: [
-    'off',
-    reasons('unknown, shutdown, destroyed, crashed, migrated, saved, failed, from snapshot, daemon'),
-  ],
-  6: ['crashed', reasons('unknown, panicked')],
-  7: ['suspended', reasons('unknown')],
-}
-
 /** What libvirt's two numbers say in words. */
-export function powerOf({
-  state,
-  reason,
-}: {
+export function powerOf(numbers: {
   readonly state: number
   readonly reason: number
 }): Pick<DomainFacts, 'power' | 'reason'> {
-  const known = powers[state]
-  if (known === undefined)
-    throw new HostError('host.unexpected-answer', `libvirt says that a VM is in state ${state}`)
-  const [power, words] = known
-  return { power, reason: words[reason] ?? `reason ${reason}` }
+  const { power, reason } = wordsOf(numbers)
+  if (power === 'unknown')
+    throw new HostError('host.unexpected-answer', `libvirt says that a VM is in state ${numbers.state}`)
+  return { power, reason }
 }
 
 /** Whether it is libvirt's answer that something is not there: it may have gone since it was listed. */

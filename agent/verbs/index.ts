@@ -25,6 +25,14 @@ const served = {
   'drives replace': () => import('./drives-replace.ts'),
   journal: () => import('./journal.ts'),
   stop: () => import('./stop.ts'),
+  'vm list': () => import('./vm-list.ts'),
+  'vm show': () => import('./vm-show.ts'),
+  'vm start': () => import('./vm-start.ts'),
+  'vm stop': () => import('./vm-stop.ts'),
+  'vm restart': () => import('./vm-restart.ts'),
+  'vm kill': () => import('./vm-kill.ts'),
+  'vm suspend': () => import('./vm-suspend.ts'),
+  'vm resume': () => import('./vm-resume.ts'),
 }
 
 /** A verb that runs where the host can be read: in the operate process, or in the client on a host without one. */

@@ -107,6 +107,7 @@ export function fakeParts(folder: string): Parts & { readonly looks: () => numbe
     libvirt: async () => {
       throw new HostError('libvirt.unreachable', 'there is no libvirt on a fake host')
     },
+    libvirtFolders: { run: join(folder, 'run/libvirt'), log: join(folder, 'var/log/libvirt') },
     hostname: 'fake-h07',
     version: '0.0.0',
     clock: Date.now,

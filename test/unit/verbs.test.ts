@@ -144,7 +144,7 @@ t.test('bash completes from the table', async (t) => {
   t.equal(complete('garrison', '--json', 'st'), 'status')
   t.equal(complete('garrison', 'apply', '--al'), '--allow')
   t.equal(complete('garrison', 'apply', '--allow', ''), 'safe disruptive destroys-data')
-  t.equal(complete('garrison', 'apply', '--only', 'v'), 'volumes')
+  t.equal(complete('garrison', 'apply', '--only', 'vo'), 'volumes')
   t.equal(complete('garrison', 'drives', ''), 'show replace')
   t.equal(complete('garrison', 'drives', 'replace', 'x', ''), 'AWS1A01 AWS1A02')
   t.equal(complete('garrison', 'why', 'drive', 'AWS'), 'AWS1A01 AWS1A02')
