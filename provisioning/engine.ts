@@ -7,7 +7,7 @@
 
 import type { Desired } from './desired.ts'
 import type { ActionOutcome, HostReader, JournalWriter, Performer, Request } from './host.ts'
-import { HostError, type ProblemReport, problemOf } from './problem.ts'
+import { HostError, type ProblemCode, type ProblemReport, problemOf } from './problem.ts'
 import { type Assessment, type Resource, RISKS, type Step, stepKey } from './resource.ts'
 
 /** What looking at a host takes. `clock` gives epoch milliseconds. */
@@ -195,13 +195,17 @@ const leftovers = (
     }),
   )
 
+/** What a step is refused with because the host is no longer as it was planned for; nothing has failed then. */
+const refusals: readonly ProblemCode[] = ['plan.changed', 'drive.busy']
+
 function outcomeOf(
   asked: readonly Assessment[],
   left: readonly Leftover[],
   failed: ReadonlyMap<string, ProblemReport>,
 ): Outcome {
-  if (failed.size > 0) return 'failed'
+  if ([...failed.values()].some(({ code }) => !refusals.includes(code))) return 'failed'
   if (left.some(({ reason }) => reason === 'stopped')) return 'stopped'
+  if (failed.size > 0) return 'blocked'
   if (left.some(({ reason }) => reason === 'blocked' || reason === 'risk')) return 'blocked'
   if (asked.some(({ declared, standing }) => declared && standing === 'unknown')) return 'unknown'
   return left.some(({ reason }) => reason !== 'not-asked') ? 'drifted' : 'settled'

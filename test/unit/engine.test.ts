@@ -201,7 +201,7 @@ t.test('under the claim the plan must still be the same, else nothing is written
     )
     const before = await run(convergence(world, storage.slice(1, 2), { performer }))
     t.strictSame(claimed, ['/dev/a'], name)
-    t.match(finished(before).problems, [{ code }], name)
+    t.match(finished(before), { outcome: 'blocked', problems: [{ code }] }, name)
     t.equal(world.journal.filter((e) => e.kind === 'step-started').length, 0, 'never begun')
     t.not(world.files.get('/a1'), 'torn')
   }
@@ -217,7 +217,7 @@ t.test('a claim that cannot be had leaves the step undone and names why', async 
     },
   )
   const end = finished(await run(convergence(world, storage, { performer })))
-  t.match(end.problems, [{ code: 'drive.busy', message: '/dev/a is in use' }])
+  t.match(end, { outcome: 'blocked', problems: [{ code: 'drive.busy', message: '/dev/a is in use' }] })
   t.equal(world.files.has('/a1'), false)
 })
 
