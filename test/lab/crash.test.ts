@@ -1,7 +1,6 @@
 // SIGKILL of the agent before, during and after every step, and a power cut at every step: the next apply ends the same.
 import { setTimeout as pause } from 'node:timers/promises'
 import t from 'tap'
-import { seeded } from '../unit/simulated-host.ts'
 import {
   documentOf,
   garrison,
@@ -12,6 +11,7 @@ import {
   writeDocument,
 } from './garrison.ts'
 import { bootGuest, defaultDrives, type Guest } from './guest.ts'
+import { random, sample, seed } from './sample.ts'
 
 /** One moment of one step at which something ends. */
 interface Case {
@@ -20,23 +20,6 @@ interface Case {
   readonly key: string
   /** Seconds after the step began, for `during`. */
   readonly afterMs: number
-}
-
-const full = process.env.GARRISON_LAB_FULL !== undefined
-const seed = Number(process.env.GARRISON_LAB_SEED ?? Math.floor(Date.now() / 86_400_000))
-const random = seeded(seed)
-
-/** All cases, or of each kind of end a seeded few. */
-function sample(cases: readonly Case[]): readonly Case[] {
-  if (full) return cases
-  const few = (end: Case['end'], count: number) =>
-    cases
-      .filter((one) => one.end === end)
-      .map((one) => [random(), one] as const)
-      .sort(([a], [b]) => a - b)
-      .slice(0, count)
-      .map(([, one]) => one)
-  return [...few('sigkill', 3), ...few('power cut', 1)]
 }
 
 /** Applies until the moment of the case has come, then ends the agent or the guest. Returns whether the moment came. */
@@ -96,7 +79,8 @@ t.test('every crash converges to the same end', async (t) => {
         .map((moment) => ({ end, moment, key, afterMs: Math.floor(random() * durationMs) })),
     ),
   )
-  const chosen = sample(cases)
+  const of = (end: Case['end']) => cases.filter((one) => one.end === end)
+  const chosen = [...sample(of('sigkill'), 3), ...sample(of('power cut'), 1)]
   t.comment(
     `${cases.length} moments in ${keys.length} steps, ${chosen.length} of them in this run, seed ${seed}`,
   )

@@ -2,6 +2,7 @@
 import t, { type Test } from 'tap'
 import { documentOf, garrison, installGarrison, startApply, writeDocument } from './garrison.ts'
 import { bootGuest, type DriveOptions, type Guest } from './guest.ts'
+import { sample, seed } from './sample.ts'
 
 const sizeBytes = 128 * 2 ** 20
 const serials = ['LAB0000001', 'LAB0000002', 'LAB0000003'] as const
@@ -342,7 +343,7 @@ t.test('every refusal: named, and not a byte written', async (t) => {
   t.match(clean.lines[0].steps[0], { key: 'array.create', blocked: null }, 'the plan on blank drives')
   await guest.snapshot('planned')
 
-  for (const provocation of provocations) {
+  for (const provocation of sample(provocations, 12)) {
     await t.test(`${provocation.code}: ${provocation.name}`, async (t) => {
       await guest.restore('planned')
       await provocation.provoke(guest)
@@ -350,7 +351,7 @@ t.test('every refusal: named, and not a byte written', async (t) => {
       await provocation.undo?.(guest)
     })
   }
-  t.comment(`${provocations.length} refusals provoked`)
+  t.comment(`${provocations.length} provocations, seed ${seed}`)
 
   await t.test('another apply holds the lock', async (t) => {
     await guest.restore('planned')
@@ -375,6 +376,64 @@ t.test('every refusal: named, and not a byte written', async (t) => {
     for (const of of codes) t.ok(of.includes('drive.locked-apply'), `drive.locked-apply is among ${of}`)
     t.strictSame(await hashes(guest), before, 'not a byte written')
   })
+})
+
+/** What a person may do in the moment between the agent's plan and its first write, as a script of sh; the bytes that it writes. */
+const moments = [
+  {
+    name: 'a signature',
+    script: `printf 'bluestore block device\\n' | dd of=${link} conv=notrunc,fsync`,
+    bytesAt: [0],
+  },
+  {
+    name: 'a byte',
+    script: `printf x | dd of=${link} bs=1 seek=700000 conv=notrunc,fsync`,
+    bytesAt: [700_000],
+  },
+  { name: 'a line in fstab', script: `echo '${link} /srv/x ext4 noauto 0 0' >> /etc/fstab`, bytesAt: [] },
+] as const
+
+t.test('what appears after the plan, while the drives are held for the first write', async (t) => {
+  const drives: readonly DriveOptions[] = serials.map((serial) => ({ serial, sizeBytes }))
+  await using guest = await bootGuest({ prepared: true, snapshots: true, drives })
+  await installGarrison(guest)
+  await writeDocument(guest, documentOf({ volumes: undefined }))
+  // The agent asks lsblk in every look. The first look at drives that cannot be had exclusively is the one before the first write.
+  await guest.run(['mv', '/usr/bin/lsblk', '/usr/bin/lsblk.real'])
+  await guest.writeFile(
+    '/usr/bin/lsblk',
+    `#!/bin/sh
+if test ! -e /run/provoked && ! perl -e 'use Fcntl; exit !sysopen(F, "${link}", O_RDONLY|O_EXCL)'; then
+  sh /root/provoke >/run/provoked 2>&1
+fi
+exec lsblk.real "$@"
+`,
+  )
+  await guest.run(['chmod', '755', '/usr/bin/lsblk'])
+  await guest.run(['sync'])
+  await guest.snapshot('planned')
+  for (const { name, script, bytesAt } of sample<(typeof moments)[number]>(moments, 1))
+    await t.test(name, async (t) => {
+      await guest.restore('planned')
+      await guest.writeFile('/root/provoke', script)
+      const apply = await garrison(guest, ['apply', '--allow', 'destroys-data', '--only', 'array'])
+      await guest.run(['test', '-e', '/run/provoked'])
+      t.equal(apply.exit, 3, 'refused')
+      t.equal(apply.lines.at(-1).performed, 0)
+      const [problem] = apply.lines.at(-1).problems
+      t.equal(problem?.code, 'plan.changed')
+      t.match(problem?.message, victim, 'the drive is named')
+      await guest.run(['sync'])
+      for (const serial of serials) {
+        const { nonZero } = await guest.driveContent(serial)
+        const expected = serial === victim ? bytesAt.map((at) => Math.floor(at / 4096) * 4096) : []
+        t.strictSame(
+          nonZero.map(({ offset }) => offset),
+          expected,
+          `${serial} holds what was provoked and nothing else`,
+        )
+      }
+    })
 })
 
 t.test('what only an NVMe drive can be', async (t) => {
