@@ -300,9 +300,11 @@ export const uuid: Codec<string> = {
   },
 }
 
-/** The codecs of an object's members, in the order of the wire. */
 // biome-ignore lint/suspicious/noExplicitAny: a member's codec is of whatever types it is, and they are inferred from it.
-export type Members = Readonly<Record<string, Codec<any, any>>>
+type AnyCodec = Codec<any, any>
+
+/** The codecs of an object's members, in the order of the wire. */
+export type Members = Readonly<Record<string, AnyCodec>>
 
 type Optionals<M extends Members> = {
   [K in keyof M]: M[K] extends Defaulted<infer _, infer __> ? K : never

@@ -110,6 +110,11 @@ t.test('the host', { timeout: 120_000 }, async (t) => {
   t.ok((await connection.connectListAllInterfaces()).some(({ name }) => name === 'lo'))
   t.ok((await connection.connectListAllNodeDevices()).some(({ name }) => name === 'computer'))
   const usage = '<secret ephemeral="yes"><usage type="volume"><volume>/x</volume></usage></secret>'
+  const told: string[] = []
+  const subscriptions = [
+    await connection.connectSecretEventRegisterAny('lifecycle', ({ event }) => told.push(`secret ${event}`)),
+    await connection.connectSecretEventRegisterAny('valueChanged', ({ secret: of }) => told.push(of.usageID)),
+  ]
   const secret = await connection.secretDefineXML({ xml: usage })
   await connection.secretSetValue({ secret, value: Buffer.from([0, 1, 255]) })
   t.same(await connection.secretGetValue({ secret }), Buffer.from([0, 1, 255]))
@@ -118,6 +123,9 @@ t.test('the host', { timeout: 120_000 }, async (t) => {
     secret,
   )
   await connection.secretUndefine({ secret })
+  await until('the last event', () => told.length === 3 || undefined)
+  for (const subscription of subscriptions) await subscription.deregister()
+  t.same(told, ['secret 0', '/x', 'secret 1'])
   const net = await connection.networkDefineXML({
     xml: '<network><name>n</name><bridge name="nbr7"/></network>',
   })
@@ -282,8 +290,14 @@ t.test('one guest through its life', { timeout: 180_000 }, async (t) => {
       await connection.domainGetMetadata({ dom, type: VIR.DOMAIN_METADATA_ELEMENT, uri: 'urn:g' }),
       /a &amp; b/,
     )
+    const monitor = await connection.qemuConnectDomainMonitorEventRegister(
+      (event) => heard.push({ kind: 'monitor', event: { ...event } }),
+      { dom, event: 'RESET' },
+    )
     await connection.domainReset({ dom })
     await eventOf('reboot', {})
+    t.match(await eventOf('monitor', { event: 'RESET' }), { event: { details: /guest/ } })
+    await monitor.deregister()
   })
 
   await t.test('jobs on its disk', async (t) => {
