@@ -17,6 +17,7 @@ const tools = [
   { package: 'libvirt-clients', path: '/usr/bin/virsh' },
   { package: 'libvirt-daemon-system', path: '/usr/sbin/libvirtd' },
   { package: 'mount', path: '/usr/sbin/losetup' },
+  { package: 'openssl', path: '/usr/bin/openssl' },
   { package: 'python3-yaml', path: '/usr/lib/python3/dist-packages/yaml/__init__.py' },
   { package: 'qemu-system-x86', path: '/usr/bin/qemu-system-x86_64' },
   { package: 'qemu-utils', path: '/usr/bin/qemu-img' },

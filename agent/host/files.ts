@@ -253,3 +253,51 @@ export async function appendLine(path: string, line: string, mode: number): Prom
     throw fileError('append to', path, error)
   }
 }
+
+/** A file that is written from its front to its end, over more than one run where need be. */
+export interface GrowingFile {
+  /** How long it is. */
+  readonly bytes: number
+  append(content: Uint8Array): Promise<void>
+  /** Returns when all that was appended is on the disk. */
+  sync(): Promise<void>
+  close(): Promise<void>
+}
+
+/**
+ * Opens a file for growing, made (with its folder) if it is missing, and cut to `keepBytes` if it is longer. Not replaced whole: what a
+ * crash leaves is some of what was appended, and of what was synced all. One writer per path at a time.
+ */
+export async function growFile(path: string, keepBytes: number, mode: number): Promise<GrowingFile> {
+  const failed = (error: unknown): never => {
+    throw fileError('write', path, error)
+  }
+  const opened = async () => {
+    await makeFolders(dirname(path))
+    const file = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW, mode)
+    try {
+      await file.truncate(keepBytes)
+      await syncFolder(dirname(path))
+    } catch (error) {
+      await file.close()
+      throw error
+    }
+    return file
+  }
+  const file = await opened().catch(failed)
+  let bytes = keepBytes
+  return {
+    get bytes() {
+      return bytes
+    },
+    async append(content) {
+      for (let done = 0; done < content.length; ) {
+        const { bytesWritten } = await file.write(content, done, content.length - done, bytes).catch(failed)
+        done += bytesWritten
+        bytes += bytesWritten
+      }
+    },
+    sync: () => file.datasync().catch(failed),
+    close: () => file.close().catch(failed),
+  }
+}

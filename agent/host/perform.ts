@@ -9,6 +9,7 @@ import type { ActionOutcome, HostReader, Performer } from '../../provisioning/ho
 import { HostError, type ProblemCode } from '../../provisioning/problem.ts'
 import type { Action, Condition } from '../../provisioning/resource.ts'
 import { type Argv, type Execution, execute, lastLines } from './exec.ts'
+import { fetchFile } from './fetch.ts'
 import { errnoOf, makeFolder, moveFile, removeFile, replaceFile } from './files.ts'
 import { performDomain, performPool, type ToLibvirt } from './libvirt-perform.ts'
 import type { Claims } from './linux-host.ts'
@@ -173,8 +174,9 @@ export class LinuxPerformer implements Performer {
       await performPool(this.#libvirt, action)
       return {}
     },
-    fetch: async () => {
-      throw new HostError('host.tool-missing', 'nothing here can fetch a file')
+    fetch: async (action) => {
+      await fetchFile(action)
+      return {}
     },
   }
 

@@ -147,17 +147,17 @@ const userDataOf = ({ userData }: CloudInit): string =>
 export function seedOf(name: string, cloudInit: CloudInit, nics: Readonly<Record<string, SeedNic>>): Seed {
   const { hostname = name.replaceAll('_', '-'), sshKeys } = cloudInit
   const facts = { 'local-hostname': hostname, ...(sshKeys.length > 0 && { 'public-keys': sshKeys }) }
-  const userData = userDataOf(cloudInit)
+  const user = userDataOf(cloudInit)
   const network = yamlText(networkOf(cloudInit, nics))
   const digest = createHash('sha256')
-    .update(JSON.stringify([facts, userData, network]))
+    .update(JSON.stringify([facts, user, network]))
     .digest('hex')
   const instanceId = `${name}-${digest.slice(0, 16)}`
   return {
     instanceId,
     files: [
       { name: 'meta-data', text: yamlText({ 'instance-id': instanceId, ...facts }) },
-      { name: 'user-data', text: userData },
+      { name: 'user-data', text: user },
       { name: 'network-config', text: network },
     ],
   }
@@ -198,8 +198,8 @@ export function seedActions({ files, instanceId }: Seed, path: string, stage: st
     { kind: 'run', argv: ['/usr/bin/sync', '--', made], deadlineMs: minuteMs },
     { kind: 'remove', path },
     { kind: 'move', from: made, to: path },
-    { kind: 'write', path: seedMark(path), content: `${instanceId}\n`, mode: 0o644 },
     ...files.map(({ name }): Action => ({ kind: 'remove', path: `${stage}/${name}` })),
     { kind: 'remove', path: stage },
+    { kind: 'write', path: seedMark(path), content: `${instanceId}\n`, mode: 0o644 },
   ]
 }
