@@ -194,7 +194,7 @@ class Part {
     this.totalBytes = record?.totalBytes ?? null
     await using file = await open(this.path)
     await readInto(file, bytes, (chunk) => void this.#hash.update(chunk))
-    this.#file = await growFile(this.path, bytes, 0o444)
+    this.#file = await growFile(this.path, bytes, 0o600)
     this.#synced = bytes
     this.#resumed = bytes
     this.isPatched = true
@@ -209,7 +209,7 @@ class Part {
     this.#synced = 0
     this.#resumed = 0
     this.isPatched = false
-    this.#file = await growFile(this.path, 0, 0o444)
+    this.#file = await growFile(this.path, 0, 0o600)
     await this.record()
   }
 
@@ -288,7 +288,8 @@ class Part {
 
   /** Gives it its name. Throws `file.exists` when another has it. */
   async publish(): Promise<void> {
-    await this.#file?.sync()
+    // A base that many disks stand on must not change; QEMU, which is not root, reads it.
+    await this.#file?.seal(0o444)
     this.tell(true)
     await this.close()
     await moveFile(this.path, this.#fetching.path)

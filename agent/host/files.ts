@@ -261,6 +261,8 @@ export interface GrowingFile {
   append(content: Uint8Array): Promise<void>
   /** Returns when all that was appended is on the disk. */
   sync(): Promise<void>
+  /** Says that it is whole: it gets its last mode, and all of it is on the disk. */
+  seal(mode: number): Promise<void>
   close(): Promise<void>
 }
 
@@ -298,6 +300,10 @@ export async function growFile(path: string, keepBytes: number, mode: number): P
       }
     },
     sync: () => file.datasync().catch(failed),
+    async seal(sealed) {
+      await file.chmod(sealed).catch(failed)
+      await file.sync().catch(failed)
+    },
     close: () => file.close().catch(failed),
   }
 }

@@ -103,7 +103,10 @@ const headSchema = z.strictObject({
 
 const parameterValue = z.union([z.string().max(65_536), z.number(), z.boolean()])
 
-/** What a declaration of a VM says to be made from a template; what it says itself stands before what the template says. */
+/**
+ * What a declaration of a VM says to be made from a template; what it says itself stands before what the template says. Of a
+ * document that was read with its templates, `version` (and `base`) are always there.
+ */
 export const chosenTemplateSchema = z
   .strictObject({
     name: templateName.describe('The name of the template; garrison template list shows them.'),
@@ -120,12 +123,11 @@ export const chosenTemplateSchema = z
     update: z
       .boolean()
       .default(false)
-      .describe('Change a VM that was made from another version to this one; else what that one said stands.'),
+      .describe(
+        'Change a VM that was made from another version to this one; else what that one said stands.',
+      ),
   })
   .describe('The template that the VM is made from.')
-
-/** A chosen template, after defaults. Of a document that was read with its templates, `version` (and `base`) are always there. */
-export type ChosenTemplate = z.output<typeof chosenTemplateSchema>
 
 /** A template as it was read, by itself. */
 export interface Template {
