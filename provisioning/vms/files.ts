@@ -71,37 +71,36 @@ function baseImagePath(vms: DesiredVms, { machine }: Survey, { image, pool }: Ma
   return image === undefined || place === undefined ? null : `${place.path}/${imageFileName(image)}`
 }
 
-/** Steps that fetch the images that missing disks begin as; one for each image, however many disks begin as it. */
+/** Steps that fetch the images which missing disks of a VM begin as; `fetched` are those that other VMs have asked for already. */
 export function imageSteps(
-  missing: readonly { readonly vm: Survey; readonly disk: string; readonly own: readonly string[] }[],
+  vm: Survey,
+  missing: readonly string[],
+  fetched: Set<string>,
   observed: ObservedVms,
   desired: Desired,
   vms: DesiredVms,
+  pools: readonly string[],
 ): readonly Step[] {
-  const steps = new Map<string, Step>()
-  for (const { vm, disk, own } of missing) {
+  return missing.flatMap((disk) => {
     const want = vm.machine.disks[disk]
     const path = want && baseImagePath(vms, vm, want)
-    if (!want?.image || !path || observed.baseImages[path] !== undefined || steps.has(path)) continue
+    if (!want?.image || !path || observed.baseImages[path] !== undefined || fetched.has(path)) return []
+    fetched.add(path)
     const { source, checksum, sizeBytes, format } = want.image
-    steps.set(
-      path,
-      step('image', path, {
-        summary: `${source} to ${path}`,
-        because: [change(desired, pathOf(vm.name, `disks.${disk}.image.source`), source, null)],
-        actions: [
-          {
-            kind: 'fetch',
-            ...{ source, path, format, deadlineMs: 12 * 60 * minuteMs },
-            ...(checksum !== undefined && { checksum }),
-            ...(sizeBytes !== undefined && { sizeBytes }),
-          },
-        ],
-        ...after(own),
-      }),
-    )
-  }
-  return [...steps.values()]
+    return step('image', path, {
+      summary: `${source} to ${path}`,
+      because: [change(desired, pathOf(vm.name, `disks.${disk}.image.source`), source, null)],
+      actions: [
+        {
+          kind: 'fetch',
+          ...{ source, path, format, deadlineMs: 12 * 60 * minuteMs },
+          ...(checksum !== undefined && { checksum }),
+          ...(sizeBytes !== undefined && { sizeBytes }),
+        },
+      ],
+      ...after(pools),
+    })
+  })
 }
 
 const sync = (path: string): Action => ({

@@ -11,7 +11,7 @@ import type { ObservedVms } from './observe.ts'
 import { planPools } from './pools.ts'
 import type { DesiredVms } from './schema.ts'
 import { after, blockedBy, changesOf, minuteMs, pathOf, step } from './steps.ts'
-import { type Definition, type Objection, type Survey, survey, verified } from './survey.ts'
+import { type Definition, type Objection, type Survey, startsWithHost, survey, verified } from './survey.ts'
 import { printXml, xmlDigest } from './xml.ts'
 
 /** How long a guest is given to shut down. */
@@ -149,7 +149,7 @@ function redefineSteps(vm: Survey, desired: Desired, before: readonly string[]):
       }),
     ),
     ...redefine,
-    ...one('reshape', hard, inner, [...before, ...keysOf(redefine)]),
+    ...one('reshape', hard, inner, nearest(before, keysOf(redefine))),
   ]
 }
 
@@ -184,14 +184,15 @@ function powerSteps(
   const { domain } = seen
   const steps: Step[] = []
   const autostart = differences.find(({ path }) => path === 'autostart')
-  if (domain === null ? machine.autostart : autostart !== undefined)
+  const isWanted = startsWithHost(machine)
+  if (domain === null ? isWanted : autostart !== undefined)
     steps.push(
       step('autostart', name, {
-        summary: `${name} ${machine.autostart ? 'with' : 'not with'} the host`,
+        summary: `${name} ${isWanted ? 'with' : 'not with'} the host`,
         because: autostart
           ? changesOf(desired, vm, [autostart])
           : [{ path: pathOf(name, 'autostart'), desired: true, observed: null }],
-        actions: [{ kind: 'domain', operation: 'autostart', name, uuid, enabled: machine.autostart }],
+        actions: [{ kind: 'domain', operation: 'autostart', name, uuid, enabled: isWanted }],
         ...after(before),
       }),
     )
@@ -199,7 +200,7 @@ function powerSteps(
   const because = power
     ? changesOf(desired, vm, [power])
     : [{ path: pathOf(name, 'power'), desired: machine.power, observed: null }]
-  const wait = after([...before, ...keysOf(steps)])
+  const wait = after(nearest(before, keysOf(steps)))
   if (machine.power === 'running' && (domain === null || power !== undefined)) {
     const objection = powerObjection(vm) ?? startObjection(vm, observed, vms, coming)
     steps.push(
@@ -253,6 +254,10 @@ function poolKeys(vms: DesiredVms, { machine }: Survey, pools: readonly Step[]):
   return pools.filter(({ subject }) => used.has(subject ?? null)).map(({ id, subject }) => `${id} ${subject}`)
 }
 
+/** The keys that the next steps come after: the latest there are, since those come after the earlier ones. */
+const nearest = (earlier: readonly string[], latest: readonly string[]): readonly string[] =>
+  latest.length > 0 ? latest : earlier
+
 /** Plans VMs. Pure. Blocked steps carry `vm.…` codes. */
 export function plan(observed: ObservedVms, desired: Desired): readonly Step[] {
   const { vms } = desired
@@ -262,9 +267,9 @@ export function plan(observed: ObservedVms, desired: Desired): readonly Step[] {
     const vm = survey(observed, vms, seen)
     return vm === null ? [] : [vm]
   })
-  const missing: { vm: Survey; disk: string; own: readonly string[] }[] = []
+  const fetched = new Set<string>()
   const steps = machines.flatMap((vm): readonly Step[] => {
-    const { name, objection, seen } = vm
+    const { name, machine, objection, seen } = vm
     if (objection !== null)
       return [
         step('define', name, {
@@ -278,27 +283,24 @@ export function plan(observed: ObservedVms, desired: Desired): readonly Step[] {
     const waits = poolKeys(vms, vm, pools)
     const own = ownSteps(vm, observed).map((one) => ({ ...one, ...after(waits) }))
     if (own.some(({ blocked }) => blocked?.code === 'vm.owned-elsewhere')) return own
-    const before = [...waits, ...keysOf(own)]
+    const owned = nearest(waits, keysOf(own))
     const lacking = missingDisks(vms, vm)
-    missing.push(...lacking.map((disk) => ({ vm, disk, own: before })))
     const files = [
-      ...diskSteps(vm, lacking, observed, desired, vms, before),
-      ...seedSteps(vm, desired, vms, before),
+      // After the pool only: other VMs wait for the same image, and not for whoever owns this one.
+      ...imageSteps(vm, lacking, fetched, observed, desired, vms, waits),
+      ...diskSteps(vm, lacking, observed, desired, vms, owned),
+      ...seedSteps(vm, desired, vms, owned),
     ]
-    const settled = [...before, ...keysOf(files)]
     const coming = new Set(
       [
-        ...lacking.map((disk) => diskPath(vms, name, vm.machine, disk)),
-        ...(files.some(({ id }) => id === 'vms.seed') ? [seedPath(vms, name, vm.machine)] : []),
+        ...lacking.map((disk) => diskPath(vms, name, machine, disk)),
+        ...(files.some(({ id }) => id === 'vms.seed') ? [seedPath(vms, name, machine)] : []),
       ].filter((path) => path !== null),
     )
-    const defining = defineSteps(vm, observed, settled)
-    const redefining = redefineSteps(vm, desired, settled)
-    const defined = [
-      ...settled,
-      ...keysOf(defining),
-      ...keysOf(redefining.filter(({ risk }) => risk === 'safe')),
-    ]
+    const filed = nearest(owned, keysOf(files))
+    const defining = defineSteps(vm, observed, filed)
+    const redefining = redefineSteps(vm, desired, filed)
+    const defined = nearest(filed, keysOf([...defining, ...redefining.filter(({ risk }) => risk === 'safe')]))
     return [
       ...own,
       ...files,
@@ -307,5 +309,5 @@ export function plan(observed: ObservedVms, desired: Desired): readonly Step[] {
       ...powerSteps(vm, observed, desired, vms, coming, defined),
     ]
   })
-  return [...pools, ...imageSteps(missing, observed, desired, vms), ...steps]
+  return [...pools, ...steps]
 }

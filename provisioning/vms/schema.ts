@@ -208,7 +208,10 @@ export const machineSchema = z.strictObject({
     .record(partName, device)
     .default({})
     .describe('Devices of the host that are handed to it whole, by name.'),
-  autostart: z.boolean().default(true).describe('Whether libvirt starts it when the host boots.'),
+  autostart: z
+    .boolean()
+    .optional()
+    .describe('Whether libvirt starts it when the host boots. Default: true, and false where power is off.'),
   power: z
     .enum(['running', 'off', 'kept'])
     .default('running')

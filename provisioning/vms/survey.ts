@@ -192,14 +192,17 @@ function outerDifferences(
   return [
     ...sizes,
     ...(seedId === seed ? [] : [differs('cloudInit', seedId, seed)]),
-    ...(domain === null || domain.autostart === machine.autostart
+    ...(domain === null || domain.autostart === startsWithHost(machine)
       ? []
-      : [differs('autostart', machine.autostart, domain.autostart)]),
+      : [differs('autostart', startsWithHost(machine), domain.autostart)]),
     ...(domain === null || isAsWanted(machine.power, domain.power)
       ? []
       : [differs('power', machine.power, domain.power)]),
   ]
 }
+
+/** Whether libvirt shall start a VM when the host boots. */
+export const startsWithHost = ({ autostart, power }: Machine): boolean => autostart ?? power !== 'off'
 
 const isAsWanted = (wanted: Machine['power'], power: DomainFacts['power']): boolean =>
   wanted === 'kept' ||
