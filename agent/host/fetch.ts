@@ -288,6 +288,8 @@ class Part {
 
   /** Gives it its name. Throws `file.exists` when another has it. */
   async publish(): Promise<void> {
+    // Takes away too what a run that was killed may have left beside it.
+    await this.record()
     // A base that many disks stand on must not change; QEMU, which is not root, reads it.
     await this.#file?.seal(0o444)
     this.tell(true)
