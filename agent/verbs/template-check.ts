@@ -24,7 +24,9 @@ export async function run(
   here: { parts(): Promise<Parts> },
 ): Promise<TemplateCheck> {
   const parts = await here.parts()
-  const read = readTemplate(await readOne(resolve(file), 'template.unknown'))
+  const { text } = await readOne(resolve(file), 'template.unknown')
+  // Mistakes name the file as it was typed, so that an editor finds it from there.
+  const read = readTemplate({ path: file, text })
   if (read.problems) return { file, valid: false, mistakes: mistakesOf(read.problems) }
   const { name, version } = read.value
   const catalogue = await parts.templates(folder)

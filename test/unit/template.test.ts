@@ -1,8 +1,12 @@
 // Templates of VMs: what a file may say, how a declaration is made whole from one, and where each mistake is told.
 
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { checkedArgs, parseCommandLine } from '../../agent/api/arguments.ts'
+import type { Parts } from '../../agent/api/context.ts'
+import { loadLocal } from '../../agent/verbs/index.ts'
+import * as templateNew from '../../agent/verbs/template-new.ts'
 import { parseDocument } from '../../provisioning/document.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import { machineSchema } from '../../provisioning/vms/schema.ts'
@@ -291,4 +295,63 @@ t.test('a template is tried with its defaults and examples', async (t) => {
   t.match(problems(child.replace(ref('role'), ref('rule'))), [
     /^10 vm\.tags\.role: unknown parameter "rule"; did you mean role/,
   ])
+})
+
+t.test('the page about templates shows what happens', async (t) => {
+  const folder = join(import.meta.dirname, '../../packaging/templates')
+  const catalogue = catalogueOf(
+    readdirSync(folder).map((name) =>
+      file(`/usr/share/garrison/templates/${name}`, readFileSync(join(folder, name), 'utf8')),
+    ),
+    [],
+  )
+  const page = readFileSync(join(import.meta.dirname, '../../docs/usage/templates.md'), 'utf8')
+  const parts = async () => ({ templates: async () => catalogue }) as unknown as Parts
+  const before = process.cwd()
+  const within = t.testdir({})
+  process.chdir(within)
+  t.teardown(() => process.chdir(before))
+  let shown = 0
+  for (const [, language, name, text = ''] of page.matchAll(/^```(\w+)(?: (\S+))?\n([\s\S]*?)^```$/gm)) {
+    if (language === 'yaml' && name !== undefined) {
+      writeFileSync(name, text)
+      if (name === 'host.yaml') {
+        const { vms } = parseDocument([file(name, text)], expandTemplates(catalogue))
+        t.match(vms?.machines, {
+          'web-1': { memory: '4GiB', nics: { lan: {} } },
+          'web-2': { memory: '8GiB', nics: { lan: { network: 'default' }, back: { bridge: 'br-back' } } },
+        })
+      }
+    }
+    if (language !== 'console') continue
+    const [first = '', ...output] = text.trimEnd().split('\n')
+    const line = parseCommandLine(first.replace(/^\$ garrison /, '').split(' '))
+    if (line.verb === null) throw new Error(first)
+    const verb = await loadLocal(line.verb)
+    const answer = await verb?.run(checkedArgs(line.verb, line.values), { parts })
+    const said = verb?.render(answer, { colour: false, live: false, nowMs: 0 }) ?? ''
+    t.equal(said, output.join('\n'), first)
+    shown += 1
+  }
+  t.equal(shown, 5)
+})
+
+t.test('a new template is valid as it is, and never written over', async (t) => {
+  const within = t.testdir({})
+  const catalogue = catalogueOf(shipped, [])
+  const parts = async () => ({ templates: async () => catalogue }) as unknown as Parts
+  const make = (name: string, base?: string) =>
+    templateNew.run({ file: join(within, name), extends: base, templates: undefined }, { parts })
+  for (const [name, base] of [['one.yaml'], ['two.yaml', 'base']] as const) {
+    await make(name, base)
+    const read = readTemplate(file(name, readFileSync(join(within, name), 'utf8')))
+    if (read.problems) throw new Error(JSON.stringify(read.problems))
+    t.same(templateProblems(catalogue, read.value, machineSchema), [])
+    await t.rejects(make(name, base), { code: 'file.exists' })
+  }
+  await t.rejects(make('three.yaml', 'bsae'), { code: 'template.unknown', message: /did you mean base\?$/ })
+  await t.rejects(make('three.yaml', 'web'), { code: 'request.invalid', message: /web itself extends base/ })
+  for (const name of ['three.yml', 'Three.yaml', '.yaml', 'a b.yaml'])
+    await t.rejects(make(name), { code: 'request.invalid' }, name)
+  t.same(readdirSync(within).sort(), ['one.yaml', 'two.yaml'])
 })
