@@ -35,6 +35,12 @@ export interface PerformCalls {
   domainShutdownFlags(args: OfDomain & Flags): Promise<unknown>
   domainDestroyFlags(args: OfDomain & Flags): Promise<unknown>
   domainUndefineFlags(args: OfDomain & Flags): Promise<unknown>
+  domainGetBlockInfo(
+    args: OfDomain & { readonly path: string },
+  ): Promise<{ readonly capacity: number | bigint }>
+  domainBlockResize(
+    args: OfDomain & Flags & { readonly disk: string; readonly size: number },
+  ): Promise<unknown>
   domainSetAutostart(args: OfDomain & { readonly autostart: boolean }): Promise<unknown>
   storagePoolLookupByName(args: { readonly name: string }): Promise<Named>
   storagePoolDefineXML(args: { readonly xml: string } & Flags): Promise<Named>
@@ -52,6 +58,7 @@ const defineValidate = 1
 /** NVRAM and TPM hold what the guest has put there; only a person removes them. */
 const undefineKeepNvram = 8
 const undefineKeepTpm = 64
+const resizeInBytes = 1
 const pollMs = 250
 
 const isLibvirts = (error: unknown): error is HostError =>
@@ -129,6 +136,24 @@ async function shutDown(to: ToLibvirt, { uuid, name }: DomainAction, deadlineMs:
   }
 }
 
+/** QEMU would also make it smaller, and cut off what is there. */
+async function growDisk(
+  to: ToLibvirt,
+  dom: Named,
+  { target, sizeBytes }: Extract<DomainAction, { operation: 'grow-disk' }>,
+): Promise<void> {
+  const isLarge = async () => {
+    const { capacity } = await (await to()).domainGetBlockInfo({ dom, path: target })
+    return Number(capacity) >= sizeBytes
+  }
+  if (await isLarge()) return
+  const libvirt = await to()
+  await reach(
+    () => libvirt.domainBlockResize({ dom, disk: target, size: sizeBytes, flags: resizeInBytes }),
+    isLarge,
+  )
+}
+
 /** Performs what is asked of one VM. Throws `libvirt.refused`, `libvirt.unreachable`, `plan.changed`, `action.deadline`. */
 export async function performDomain(to: ToLibvirt, action: DomainAction): Promise<void> {
   const { uuid } = action
@@ -166,6 +191,9 @@ export async function performDomain(to: ToLibvirt, action: DomainAction): Promis
         async () => (await (await to()).domainGetAutostart({ dom })) === enabled,
       )
     }
+    case 'grow-disk':
+      if (dom === null) throw changed(action.name, 'was undefined')
+      return growDisk(to, dom, action)
   }
 }
 

@@ -1,5 +1,6 @@
 // The host's reader and performer over a real libvirtd and real (emulated, diskless) guests: facts, actions, refusals, silences.
 
+import { execFileSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
@@ -43,9 +44,12 @@ const ask = (...args: readonly string[]): string => virsh(libvirtd.socketPath, '
 const uuid = '6a9be0f0-0d6f-4a8b-9a53-0a6b5a3c8d01'
 const web = { kind: 'domain', uuid, name: 'web' } as const
 
+const disk = join(libvirtd.folder, 'web.qcow2')
+execFileSync('/usr/bin/qemu-img', ['create', '-q', '-f', 'qcow2', disk, '1M'])
+
 const definition = (memoryKib: number, more = ''): string =>
   `<domain type='qemu'><name>web</name><uuid>${uuid}</uuid><memory>${memoryKib}</memory><os><type machine='pc'>hvm</type></os>` +
-  `<devices>${more}</devices></domain>`
+  `<devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${disk}'/><target dev='vda' bus='virtio'/></disk>${more}</devices></domain>`
 
 const one = async (): Promise<DomainFacts | undefined> =>
   (await reader.domains()).find(({ name }) => name === 'web')
@@ -108,6 +112,16 @@ t.test('a VM from nothing to running and away', async (t) => {
     t.match(await one(), { power: 'running', reason: 'booted', liveXml: /<domain type='qemu' id='/ })
     await perform(start)
     t.equal(ask('domstate', 'web').trim(), 'running')
+  })
+  t.test('its disk made larger, twice, and never smaller', async (t) => {
+    for (const sizeBytes of [3 * 2 ** 20, 3 * 2 ** 20, 2 ** 20]) {
+      await perform({ ...web, operation: 'grow-disk', target: 'vda', sizeBytes })
+      t.match(ask('domblkinfo', 'web', 'vda'), /Capacity: +3145728/)
+    }
+    t.match(await problem(perform({ ...web, operation: 'grow-disk', target: 'vdz', sizeBytes: 2 ** 20 })), {
+      code: 'libvirt.refused',
+      details: { code: 'VIR_ERR_INVALID_ARG' },
+    })
   })
   t.test('autostart, there and back', async (t) => {
     for (const enabled of [true, true, false]) {

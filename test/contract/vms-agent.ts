@@ -1,0 +1,48 @@
+// The verbs of the root side over the VMs of one folder's libvirt, as a process of its own that may be killed at any moment.
+//
+//   node vms-agent.ts FOLDER VERB [ARGS]     ARGS as JSON; every line of the answer is {line, text, exit} on standard output
+
+import { readFileSync } from 'node:fs'
+import { type AnswerModule, contextsOf, type StreamModule } from '../../agent/api/context.ts'
+import { type VerbName, verbTable } from '../../agent/api/verbs.ts'
+import { partsOf } from '../../agent/operate.ts'
+import { loadServed } from '../../agent/verbs/index.ts'
+import type { HostReader } from '../../provisioning/host.ts'
+import { problemOf } from '../../provisioning/problem.ts'
+import { vms } from '../../provisioning/vms/index.ts'
+
+const [folder = '', verb = '', args = '{}'] = process.argv.slice(2)
+const parts = partsOf(folder)
+// In a container the namespace of PID 1 cannot be looked at, even by root.
+const reader: HostReader = new Proxy(parts.reader, {
+  get(target, name) {
+    if (name === 'mountTables')
+      return async () => [{ pid: 1, own: true, mountinfo: readFileSync('/proc/1/mountinfo', 'utf8') }]
+    const value = Reflect.get(target, name, target)
+    return typeof value === 'function' ? value.bind(target) : value
+  },
+})
+const context = contextsOf({ ...parts, reader, resources: [vms] })('the test', new AbortController().signal)
+const terminal = { colour: false, live: false, nowMs: Date.now() }
+const tell = (line: unknown, text: string | null, exit: number | null): void => {
+  process.stdout.write(`${JSON.stringify({ line, text, exit })}\n`)
+}
+
+const name = verb as VerbName
+const module = await loadServed(name)
+const asked = JSON.parse(args)
+try {
+  if (verbTable[name].streams) {
+    const { run, render, exitOf } = module as StreamModule<VerbName>
+    for await (const line of run(context, asked)) tell(line, render(line, terminal), exitOf(line))
+  } else {
+    const { run, render, exitOf } = module as AnswerModule<VerbName>
+    const result = await run(context, asked)
+    tell(result, render(result, terminal), exitOf(result))
+  }
+} catch (error) {
+  const problem = problemOf(error)
+  tell(problem, `${problem.code}: ${problem.message}`, 1)
+}
+// Connections to libvirt are kept and would keep the process.
+process.exit()

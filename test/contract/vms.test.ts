@@ -1,0 +1,123 @@
+// VMs by the engine over a real libvirtd and real (emulated) guests: from nothing to running, drift, silence, refusals.
+
+import { execFileSync } from 'node:child_process'
+import { existsSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import type { Plan } from '../../agent/verbs/plan.ts'
+import type { Status } from '../../agent/verbs/status.ts'
+import { names, vmsWorld } from './vms-world.ts'
+
+const world = await vmsWorld()
+t.teardown(() => world.stop())
+const { libvirtd, pool, root, ask, answer, apply, emulators } = world
+
+t.test('from nothing to running, and then nothing more', async (t) => {
+  const planned = await answer<Plan>('plan')
+  t.equal(planned.exit, 2)
+  t.match(planned.text, /define VM blank/)
+  const done = await apply()
+  t.match(done.line, { outcome: 'settled', performed: planned.line.steps.length, problems: [] })
+  t.equal(done.exit, 0)
+  for (const name of names) {
+    t.equal(ask('domstate', name).trim(), 'running')
+    t.equal(emulators(name).length, 1)
+    t.match(ask('dominfo', name), /Persistent: +yes[\s\S]*Autostart: +enable/)
+  }
+  const clone = execFileSync(
+    '/usr/bin/qemu-img',
+    ['info', '-U', '--output=json', join(pool, 'clone/root.qcow2')],
+    {
+      encoding: 'utf8',
+    },
+  )
+  t.match(JSON.parse(clone), {
+    'virtual-size': 32 * 2 ** 20,
+    'backing-filename-format': 'qcow2',
+    'full-backing-filename': new RegExp(`^${pool}/base-[0-9a-f]{16}.qcow2$`),
+  })
+  t.match(ask('domblklist', 'clone'), /seed\.iso/)
+  t.match(await apply(), { exit: 0, line: { outcome: 'settled', performed: 0 } })
+  const status = await answer<Status>('status', { fresh: true })
+  t.match(status.line, { standing: 'settled', resources: [{ resource: 'vms', summary: '2 of 2 running' }] })
+})
+
+t.test('what a person changes is told field by field, and put back', async (t) => {
+  const xml = join(root, 'blank.xml')
+  const changed = ask('dumpxml', '--inactive', 'blank')
+    .replace(/<memory [^>]*>\d+</, "<memory unit='KiB'>131072<")
+    .replace(/<currentMemory [^>]*>\d+</, "<currentMemory unit='KiB'>131072<")
+    .replace(/>1<\/vcpu>/, '>2</vcpu>')
+    .replace("discard='unmap'", "discard='ignore'")
+  writeFileSync(xml, changed)
+  ask('define', xml)
+  ask('autostart', '--disable', 'blank')
+  ask('destroy', 'clone')
+  const { line, text, exit } = await answer<Plan>('plan')
+  t.equal(exit, 2)
+  const changes = line.steps.flatMap(({ because }) => because)
+  const seen = Object.fromEntries(changes.map(({ path, desired, observed }) => [path, [desired, observed]]))
+  t.match(seen, {
+    'vms.machines.blank.memory': ['64MiB', '128MiB'],
+    'vms.machines.blank.cpus': [1, 2],
+    'vms.machines.blank.disks.root.discard': ['unmap', 'ignore'],
+    'vms.machines.blank.autostart': [true, false],
+    'vms.machines.clone.power': ['running', 'off'],
+  })
+  t.equal(Object.keys(seen).length, 5, text ?? '')
+  const why = await answer('why', { subject: 'vms', name: 'blank' })
+  t.match(why.text, /vms\.redefine blank[\s\S]*64MiB[\s\S]*128MiB/)
+  t.match(await apply(), { line: { outcome: 'settled' } })
+  t.match(ask('dumpxml', '--inactive', 'blank'), /<memory unit='KiB'>65536</)
+  t.equal(ask('domstate', 'clone').trim(), 'running')
+})
+
+t.test('a libvirtd that does not answer leaves VMs unknown, which is not off', async (t) => {
+  await libvirtd.signal('SIGKILL')
+  const gone = await answer<Status>('status', { fresh: true })
+  t.equal(gone.exit, 4)
+  t.match(gone.line, {
+    standing: 'unknown',
+    resources: [{ standing: 'unknown', steps: [], problem: { code: 'libvirt.unreachable' } }],
+  })
+  t.match(await apply(), { exit: 4, line: { outcome: 'unknown', performed: 0 } })
+  await libvirtd.start()
+  await libvirtd.signal('SIGSTOP')
+  const began = Date.now()
+  const stopped = await answer<Status>('status', { fresh: true })
+  t.ok(Date.now() - began < 15_000, `${Date.now() - began} ms`)
+  t.match(stopped, { exit: 4, line: { resources: [{ standing: 'unknown' }] } })
+  await libvirtd.signal('SIGCONT')
+  t.match(await answer('status', { fresh: true }), { exit: 0, line: { standing: 'settled' } })
+  for (const name of names) t.equal(emulators(name).length, 1)
+})
+
+t.test('a VM that belongs to another host is not started', async (t) => {
+  ask('destroy', 'blank')
+  const record = join(pool, 'blank/owner-0000000002.json')
+  const [first = ''] = readdirSync(join(pool, 'blank')).filter((name) => /^owner-\d+\.json$/.test(name))
+  const owner = JSON.parse(readFileSync(join(pool, 'blank', first), 'utf8'))
+  writeFileSync(record, JSON.stringify({ ...owner, epoch: 2, host: 'i-other' }))
+  const done = await apply()
+  t.match(done, {
+    exit: 3,
+    line: { outcome: 'blocked', left: [{ blocked: { code: 'vm.owned-elsewhere' } }] },
+  })
+  t.equal(ask('domstate', 'blank').trim(), 'shut off')
+  t.match(await answer('why', { subject: 'vms', name: 'blank' }), {
+    text: /belongs to i-other since epoch 2/,
+  })
+  unlinkSync(record)
+})
+
+t.test('a VM whose disk is missing is not started', async (t) => {
+  const disk = join(pool, 'blank/root.qcow2')
+  const kept = readFileSync(disk)
+  unlinkSync(disk)
+  const done = await apply()
+  t.match(done, { exit: 3, line: { outcome: 'blocked' } })
+  t.equal(ask('domstate', 'blank').trim(), 'shut off')
+  t.notOk(existsSync(disk), 'and no blank one is put in its place')
+  writeFileSync(disk, kept)
+  t.match(await apply(), { exit: 0 })
+})
