@@ -52,7 +52,8 @@ function* powerFindings(
       `${name} is ${power} (${reason})`,
       `virsh resume ${name} lets it go on.`,
     )
-  if ((power === 'off' || power === 'crashed') && differences.some(({ path }) => path === 'power'))
+  const isHere = ownership.kind !== 'elsewhere'
+  if (isHere && (power === 'off' || power === 'crashed') && differences.some(({ path }) => path === 'power'))
     yield found(
       'vms.not-running',
       'high',

@@ -3,7 +3,7 @@
 import { nameInAlias, ownAlias } from './disks.ts'
 import { at, element, elementsOf, type XmlElement } from './xml.ts'
 
-/** One device that is handed over. `at` is a PCI address (`0000:3b:00.0`), the UUID of an mdev, or empty for other kinds. */
+/** One device that is handed over. `at` is a PCI address (`0000:3b:00.0`), the UUID of an mdev, or words about another kind. */
 export interface DeviceModel {
   /** The name that Garrison gave it; null for one that somebody else attached. */
   readonly name: string | null
@@ -20,6 +20,12 @@ const hex = (text: string | undefined, digits: number): string =>
     .toString(16)
     .padStart(digits, '0')
 
+/** What else a source says, for people: the vendor and product of a USB device, the adapter of a SCSI one. */
+const words = (source: XmlElement | undefined): string =>
+  elementsOf(source)
+    .flatMap(({ attributes }) => [...attributes.values()])
+    .join(':')
+
 /** The devices of a definition, in their order. */
 export const readDevices = (domain: XmlElement): readonly DeviceModel[] =>
   deviceElements(domain).map((device) => {
@@ -28,7 +34,7 @@ export const readDevices = (domain: XmlElement): readonly DeviceModel[] =>
     const place =
       kind === 'pci'
         ? `${hex(address?.get('domain'), 4)}:${hex(address?.get('bus'), 2)}:${hex(address?.get('slot'), 2)}.${hex(address?.get('function'), 1)}`
-        : (address?.get('uuid') ?? '')
+        : (address?.get('uuid') ?? words(at(device, 'source')))
     return { name: nameInAlias(device, 'device'), kind, at: place }
   })
 

@@ -108,7 +108,11 @@ function paired<Model extends { readonly name: string | null }>(
   }))
 }
 
-const sameSource = (one: DiskModel, other: DiskModel): boolean => one.source?.at === other.source?.at
+const isLikeDisk = (one: DiskModel, other: DiskModel): boolean =>
+  one.source?.at === other.source?.at || (one.name === null && one.target === other.target)
+
+const isLikeNic = (one: NicModel, other: NicModel): boolean =>
+  one.mac === other.mac && (one.mac !== null || one.name === null)
 
 const diskNames = ['device', 'bus', 'format', 'cache', 'io', 'discard', 'readOnly', 'serial', 'boot'] as const
 
@@ -117,9 +121,9 @@ function* diskDifferences(
   observed: DomainModel,
   isSameDisk: (declared: string, observed: string) => boolean,
 ): Generator<Difference> {
-  const pairs = paired(wanted.disks, observed.disks, sameSource)
+  const pairs = paired(wanted.disks, observed.disks, isLikeDisk)
   for (const { wanted: disk, index } of pairs) {
-    const path = `disks.${disk.name}`
+    const path = `disks.${disk.name ?? disk.target}`
     const have = observed.disks[index]
     if (have === undefined) {
       yield {
@@ -195,9 +199,9 @@ function* extras<Model>(
 }
 
 function* nicDifferences(wanted: DomainModel, observed: DomainModel): Generator<Difference> {
-  const pairs = paired(wanted.nics, observed.nics, (one, other) => one.mac !== null && one.mac === other.mac)
+  const pairs = paired(wanted.nics, observed.nics, isLikeNic)
   for (const { wanted: nic, index } of pairs) {
-    const path = `nics.${nic.name}`
+    const path = `nics.${nic.name ?? nic.mac ?? '?'}`
     const have = observed.nics[index]
     if (have === undefined) {
       yield {

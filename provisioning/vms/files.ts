@@ -2,6 +2,7 @@
 
 import type { Desired } from '../desired.ts'
 import { type Action, type Step, stepKey } from '../resource.ts'
+import { exactSize } from './differences.ts'
 import { imageFileName } from './image.ts'
 import { diskPath, homePool, machineFolder, seedPath } from './names.ts'
 import type { ObservedVms } from './observe.ts'
@@ -169,7 +170,7 @@ function imageObjection(
   if (size !== undefined && diskBytes(size) < base.virtualBytes)
     return {
       code: 'vm.disk-shrink',
-      message: `${base.path} holds ${base.virtualBytes} bytes, more than ${size}`,
+      message: `${base.path} is ${exactSize(base.virtualBytes)} large, more than ${size}`,
     }
   return null
 }

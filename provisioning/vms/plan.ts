@@ -282,7 +282,7 @@ export function plan(observed: ObservedVms, desired: Desired): readonly Step[] {
       ]
     const waits = poolKeys(vms, vm, pools)
     const own = ownSteps(vm, observed).map((one) => ({ ...one, ...after(waits) }))
-    if (own.some(({ blocked }) => blocked?.code === 'vm.owned-elsewhere')) return own
+    if (own.some(({ blocked }) => blocked !== undefined)) return own
     const owned = nearest(waits, keysOf(own))
     const lacking = missingDisks(vms, vm)
     const files = [

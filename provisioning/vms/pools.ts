@@ -52,7 +52,7 @@ export function planPools(observed: ObservedVms, desired: Desired): readonly Ste
     if (objection !== null)
       return step('pool', name, {
         summary: `${name} at ${path}`,
-        because: [change(desired, at('path'), path, known?.path ?? null)],
+        because: [{ path: at('usable'), desired: true, observed: false }],
         ...blockedBy(objection),
       })
     const actions: readonly Action[] = [
