@@ -1,5 +1,6 @@
 // node-libvirt against real guests of QEMU: 32 MiB, no operating system but a boot sector that sends back what its serial port gets.
 
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -383,6 +384,38 @@ t.test('one guest through its life', { timeout: 180_000 }, async (t) => {
     await connection.domainUndefineFlags({ dom })
     t.equal(await codeOf(connection.domainGetState({ dom })), 'VIR_ERR_NO_DOMAIN')
   })
+})
+
+t.test('the examples of the README run as they are', { timeout: 120_000 }, async (t) => {
+  const pool = await connection.storagePoolDefineXML({
+    xml: `<pool type='dir'><name>images</name><target><path>${folder}/images</path></target></pool>`,
+  })
+  await connection.storagePoolBuild({ pool })
+  await connection.storagePoolCreate({ pool })
+  writeFileSync(join(folder, 'disk.img'), bootDisk())
+  const dom = await define('web')
+  await connection.domainCreate({ dom })
+  const readme = readFileSync(join(import.meta.dirname, '../../agent/node-libvirt/README.md'), 'utf8')
+  const examples = [...readme.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(([, text = '']) => text)
+  t.equal(examples.length, 5)
+  const client = join(import.meta.dirname, '../../agent/node-libvirt/index.ts')
+  for (const [index, text] of examples.entries()) {
+    const file = join(folder, `example-${index}.ts`)
+    const here = text
+      .replace("'node-libvirt'", `'${client}'`)
+      .replace("'qemu:///system'", `'qemu+unix:///system?socket=${socketPath}'`)
+      .replaceAll("'/tmp/", `'${folder}/`)
+    writeFileSync(file, here)
+    const { status, stdout, stderr } = spawnSync(process.execPath, [file], {
+      encoding: 'utf8',
+      timeout: 30_000,
+    })
+    t.equal(status, 0, `example ${index}: ${stderr}`)
+    t.not(stdout, '', `example ${index}`)
+  }
+  t.ok(readFileSync(join(folder, 'copy.img')).equals(bootDisk()))
+  await connection.domainDestroy({ dom })
+  await connection.domainUndefineFlags({ dom })
 })
 
 t.test('a running guest migrates to another libvirtd', { timeout: 120_000 }, async (t) => {
