@@ -157,8 +157,12 @@ class Core extends EventEmitter<ConnectionEvents> {
     this.#adopt(await this.#open(true))
   }
 
-  /** Resolves when calls can be made; rejects with `closed`, `aborted` or `deadline`. */
+  /**
+   * Resolves when calls can be made; rejects with `closed`, `aborted` or `deadline`, and at once when the connection is lost
+   * and is not to be made again.
+   */
   async whenConnected({ deadlineMs, signal }: CallOptions = {}): Promise<void> {
+    if (this.#options.reconnect === false) this.#connection('whenConnected')
     const any = AbortSignal.any([
       this.#closing.signal,
       ...(signal ? [signal] : []),

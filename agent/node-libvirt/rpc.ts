@@ -30,6 +30,9 @@ const underWayAtMost = 4
 const waitingAtMost = 10_000
 const waitingBytesAtMost = 64 * 1024 * 1024
 
+/** How many bytes may wait to be read by the other side before keepalive adds no more to them. */
+const unreadBytesAtMost = 1024 * 1024
+
 /** How one call is to be made. */
 export interface CallOptions {
   /** Milliseconds after which the call is given up. */
@@ -319,6 +322,8 @@ export class Rpc {
   }
 
   #sendKeepalive(procedure: number): void {
+    // Who asks on and on and reads nothing is answered no more: what cannot be sent would pile up.
+    if (this.#socket.writableLength > unreadBytesAtMost) return
     const header = { program: program.keepalive, version: 1, procedure, type: frameType.message, serial: 0 }
     this.#socket.write(encodeFrame({ ...header, status: frameStatus.ok }))
   }

@@ -257,11 +257,12 @@ withServer('closing releases everyone and dials no more', async (t, { server, op
   t.match(await failure(lost.connectGetHostname()), { reason: 'closed' })
 
   const restarted = await new FakeLibvirtd().start()
-  const once1 = await connectOpen('qemu:///system', { socketPath: restarted.path, reconnect: false })
+  const single = await connectOpen('qemu:///system', { socketPath: restarted.path, reconnect: false })
   restarted.drop()
-  await once(once1, 'disconnected')
+  await once(single, 'disconnected')
   await sleep(30)
-  t.notOk(once1.connected, 'without reconnect it stays lost')
+  t.notOk(single.connected, 'without reconnect it stays lost')
+  t.match(await failure(single.whenConnected()), { reason: 'lost' })
   await restarted.stop()
 })
 

@@ -1,6 +1,6 @@
 // Calls over one connection, against a server that is right, wrong, silent, gone or mad.
 
-import { type Duplex, duplexPair } from 'node:stream'
+import { Duplex, duplexPair } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { domainCalls, domainStreams } from '../calls-domain.ts'
@@ -214,6 +214,19 @@ t.test('keepalive is answered, asked, and its silence is death', async (t) => {
   const startedMs = performance.now()
   t.match(await failure(bench.xml()), { reason: 'silent', sent: true })
   t.ok(performance.now() - startedMs < 2000)
+})
+
+t.test('what the other side does not read does not pile up', async (t) => {
+  const written: number[] = []
+  const socket = new Duplex({ read() {}, write() {} })
+  const rpc = new Rpc(socket, { onMessage: () => {}, onEnd: () => {} })
+  const many = Buffer.concat(Array.from({ length: 1000 }, () => keepaliveFrame(1)))
+  for (let round = 0; round < 200; round++) {
+    socket.emit('data', many)
+    written.push(socket.writableLength)
+  }
+  t.ok(Math.max(...written) < 1_100_000, `${Math.max(...written)} bytes wait`)
+  rpc.close()
 })
 
 t.test('what is not the protocol ends the connection, with everyone told', async (t) => {
