@@ -161,6 +161,8 @@ export function readWritten(file: DocumentFile, problems: DocumentProblem[]): Wr
         continue
       }
       const word = typeof name.value === 'string' ? name.value : (name.source ?? '')
+      // The schema would leave it out without a word.
+      if (word === '__proto__') refuse(nameOffset, [...path, word], 'this name may not be used')
       const first = entries.get(word)
       if (first !== undefined)
         refuse(nameOffset, [...path, word], `this key is written twice (first in line ${first.key.line})`)
