@@ -482,6 +482,19 @@ const VERBS = {
     json: { schema: 'garrison/stop/1', stopped: 'true when an apply was running' },
     hidden: true,
   },
+  fetch: {
+    brief: 'fetch one file, in a unit of its own',
+    help: 'Started by the root side, which itself may not speak to the network. What is to be fetched is a fetch action as JSON on standard input.',
+    examples: [],
+    operands: {
+      path: { kind: 'path', placeholder: 'PATH', brief: 'the file to make', required: true },
+    },
+    flags: {},
+    door: 'local',
+    schema: 'garrison/fetch/1',
+    json: { schema: 'garrison/fetch/1', path: 'the file' },
+    hidden: true,
+  },
   operate: {
     brief: 'be the root side: serve the sockets that systemd passes',
     help: 'Started by garrison-operate.socket; leaves when idle.',

@@ -4,9 +4,10 @@ import { createHash } from 'node:crypto'
 import { constants } from 'node:fs'
 import { type FileHandle, open, realpath, stat } from 'node:fs/promises'
 import { basename } from 'node:path'
+import { isSea } from 'node:sea'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ActionOutcome, HostReader, Performer } from '../../provisioning/host.ts'
-import { HostError, type ProblemCode } from '../../provisioning/problem.ts'
+import { HostError, PROBLEMS, type ProblemCode, type ProblemReport } from '../../provisioning/problem.ts'
 import type { Action, Condition } from '../../provisioning/resource.ts'
 import { type Argv, type Execution, execute, lastLines } from './exec.ts'
 import { fetchFile } from './fetch.ts'
@@ -128,6 +129,35 @@ async function idOf(reader: HostReader, table: 'passwd' | 'group', name: string)
   return id
 }
 
+/** How this very program is started. */
+const self: Argv = isSea() ? [process.execPath] : [process.execPath, process.argv[1] ?? '']
+
+/** What is left to a process that fetches: files of any owner, and the network. */
+const fetchProperties = [
+  'CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_FOWNER',
+  'NoNewPrivileges=yes',
+  'ProtectSystem=full',
+  'ProtectKernelModules=yes',
+  'ProtectKernelTunables=yes',
+  'ProtectKernelLogs=yes',
+  'ProtectControlGroups=yes',
+  'PrivateDevices=yes',
+  'RestrictNamespaces=yes',
+  'RestrictSUIDSGID=yes',
+  'RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6',
+]
+
+/** The problem that a verb told with --json, or null. */
+function reportIn(stdout: string): ProblemReport | null {
+  try {
+    const answer = JSON.parse(stdout) as ProblemReport
+    return answer.code in PROBLEMS ? answer : null
+  } catch (error) {
+    if (error instanceof SyntaxError) return null
+    throw error
+  }
+}
+
 /** The Performer of the machine that this process runs on. */
 export class LinuxPerformer implements Performer {
   readonly #reader: HostReader
@@ -174,10 +204,7 @@ export class LinuxPerformer implements Performer {
       await performPool(this.#libvirt, action)
       return {}
     },
-    fetch: async (action) => {
-      await fetchFile(action)
-      return {}
-    },
+    fetch: (action) => this.#fetch(action),
   }
 
   async perform(action: Action): Promise<ActionOutcome> {
@@ -232,7 +259,31 @@ export class LinuxPerformer implements Performer {
     })
   }
 
-  async #runInUnit(action: Of<'run'>): Promise<Execution> {
+  /** In a unit of its own, where there are units: what speaks to the network has no need of what this process may do, nor the other way. */
+  async #fetch(action: Of<'fetch'>): Promise<Result> {
+    if ((await this.#reader.facts('/run/systemd/system')) === null) {
+      await fetchFile(action)
+      return {}
+    }
+    const execution = await this.#runInUnit(
+      {
+        kind: 'run',
+        argv: [...self, 'fetch', '--json', '--', action.path],
+        stdin: JSON.stringify(action),
+        // Its own deadline comes first, and says more.
+        deadlineMs: action.deadlineMs + 60_000,
+      },
+      fetchProperties,
+    )
+    const result = resultOf(execution)
+    if (execution.exit === 0) return result
+    const report = reportIn(execution.stdout)
+    if (report === null)
+      throw new Failure('action.failed', `garrison fetch ended with ${execution.exit}`, result)
+    throw new HostError(report.code, report.message, { details: { ...report.details } })
+  }
+
+  async #runInUnit(action: Of<'run'>, properties: readonly string[] = []): Promise<Execution> {
     const { argv, deadlineMs, environment = {} } = action
     // A unit outlives an agent that is killed. Under the same name the next agent finds it, and waits rather than run it twice.
     const unit = `garrison-${createHash('sha256').update(JSON.stringify(argv)).digest('hex').slice(0, 16)}.service`
@@ -258,6 +309,7 @@ export class LinuxPerformer implements Performer {
         `--unit=${unit}`,
         `--description=Garrison: ${basename(argv[0])}`,
         `--property=RuntimeMaxSec=${Math.ceil(deadlineMs / 1000)}`,
+        ...properties.map((property) => `--property=${property}`),
         ...Object.entries(variables).map(([name, value]) => `--setenv=${name}=${value}`),
         '--',
         ...argv,

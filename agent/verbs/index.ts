@@ -8,6 +8,7 @@ const local = {
   schema: () => import('./schema.ts'),
   record: () => import('./record.ts'),
   completion: () => import('./completion.ts'),
+  fetch: () => import('./fetch.ts'),
   'template list': () => import('./template-list.ts'),
   'template show': () => import('./template-show.ts'),
   'template check': () => import('./template-check.ts'),

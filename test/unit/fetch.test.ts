@@ -2,6 +2,7 @@
 
 import { execFileSync, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import {
   appendFileSync,
   existsSync,
@@ -778,6 +779,31 @@ t.test('a path of this host is copied in the same way', async (t) => {
   t.ok(readFileSync(path).equals(content))
   t.same(readdirSync(folder), ['image.raw'])
   await copy()
+})
+
+t.test('a process of its own fetches what it is told on standard input', async (t) => {
+  const server = await serve(t, faithful)
+  const at = place(t)
+  const ask = async (action: object) => {
+    const main = join(import.meta.dirname, '../../agent/main.ts')
+    const child = spawn(process.execPath, [main, 'fetch', '--json', '--', at.path], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    child.stdin.end(JSON.stringify({ kind: 'fetch', path: '/elsewhere', deadlineMs: 20_000, ...action }))
+    const said = child.stdout.setEncoding('utf8').toArray()
+    const [exit] = (await once(child, 'close')) as [number]
+    return { exit, answer: JSON.parse((await said).join('')) as unknown }
+  }
+  t.match(await ask({ source: server.url, checksum: sum(other) }), {
+    exit: 1,
+    answer: { schema: 'garrison/problem/1', code: 'image.checksum-wrong' },
+  })
+  t.same(at.names(), [])
+  t.same(await ask({ source: server.url, checksum: sum(content) }), {
+    exit: 0,
+    answer: { schema: 'garrison/fetch/1', path: at.path },
+  })
+  isWhole(t, at)
 })
 
 t.test('memory does not grow with the file', async (t) => {
