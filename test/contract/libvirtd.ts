@@ -141,13 +141,18 @@ export async function startLibvirtd({
     }
   }
   // Guests outlive whoever started them, a test that crashes too.
-  process.once('exit', endGuests)
+  const endAll = () => {
+    child?.kill('SIGKILL')
+    endGuests()
+    rmSync(folder, { recursive: true, force: true })
+  }
+  process.once('exit', endAll)
 
   const stop = async () => {
     child?.kill('SIGCONT')
     await signal('SIGTERM')
     endGuests()
-    process.off('exit', endGuests)
+    process.off('exit', endAll)
     rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
   }
 
