@@ -57,6 +57,7 @@ function defineSteps(vm: Survey, observed: ObservedVms, before: readonly string[
   if (wanted === null || seen.domain?.persistent) return []
   const objection = definitionObjection(vm, observed)
   const root = defined?.root ?? wanted.root
+  const replaces = seen.domain === null ? null : xmlDigest(seen.domain.xml)
   return [
     step('define', name, {
       summary: defined === null ? name : `${name}, which libvirt would forget when it ends`,
@@ -70,7 +71,7 @@ function defineSteps(vm: Survey, observed: ObservedVms, before: readonly string[
                 name,
                 uuid,
                 xml: printXml(root),
-                replaces: null,
+                replaces,
               } as const,
             ],
           }

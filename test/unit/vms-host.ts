@@ -276,7 +276,7 @@ function libvirt(world: VmWorld, action: Extract<Action, { kind: 'domain' }>): v
     const namesake = world.domains.get(name)
     if (namesake !== undefined && namesake.uuid !== uuid) failed(`domain '${name}' already exists`)
     if (domain !== undefined && domain.name !== name) failed(`domain ${uuid} is called ${domain.name}`)
-    if ((domain === undefined ? null : xmlDigest(domain.xml)) !== replaces && domain?.persistent)
+    if ((domain === undefined ? null : xmlDigest(domain.xml)) !== replaces)
       failed('somebody else has changed the definition')
     if (domain !== undefined) {
       domain.xml = asLibvirt(xml)
