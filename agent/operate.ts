@@ -14,7 +14,7 @@ import { type Doorway, serve } from './api/server.ts'
 import type { Args } from './api/verbs.ts'
 import { version } from './api/version.ts'
 import { readDesiredFiles, readOne, readTemplateFiles } from './host/desired-files.ts'
-import { Libvirt } from './host/libvirt.ts'
+import { answerMemory, Libvirt } from './host/libvirt.ts'
 import { LinuxHost } from './host/linux-host.ts'
 import { lockHolder, takeLock } from './host/lock.ts'
 import { LinuxPerformer } from './host/perform.ts'
@@ -32,15 +32,19 @@ export function partsOf(root = '/'): Parts<Connection> {
   const journal = new Journal(join(root, 'var/lib/garrison/journal'))
   const claims = new Set<string>()
   let parsed: ReadDocument | null = null
-  const libvirt = new Libvirt(async () => {
-    const { connectOpen } = await import('./node-libvirt/index.ts')
-    return connectOpen('qemu:///system', {
-      systemFolder: join(root, 'run/libvirt'),
-      connectDeadlineMs: 5000,
-      // A restart of libvirtd takes half a second, and somebody waits.
-      reconnect: { leastMs: 100, mostMs: 1000 },
-    })
-  }, Date.now)
+  const libvirt = new Libvirt(
+    async () => {
+      const { connectOpen } = await import('./node-libvirt/index.ts')
+      return connectOpen('qemu:///system', {
+        systemFolder: join(root, 'run/libvirt'),
+        connectDeadlineMs: 5000,
+        // A restart of libvirtd takes half a second, and somebody waits.
+        reconnect: { leastMs: 100, mostMs: 1000 },
+      })
+    },
+    Date.now,
+    answerMemory(join(root, 'run/garrison/libvirt-answered')),
+  )
   const reader = new LinuxHost({
     claims,
     unfinishedSteps: () => journal.unfinishedSteps(),

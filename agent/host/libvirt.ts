@@ -4,7 +4,9 @@
 // - Nothing is loaded or opened before somebody asks: a host without VMs pays nothing.
 // - Sampling and control have a connection each, so that neither waits for the other (libvirtd serves a client's calls in turn).
 
+import { readFile } from 'node:fs/promises'
 import { HostError } from '../../provisioning/problem.ts'
+import { errnoOf, replaceFile } from './files.ts'
 
 /** What is kept of a connection, whoever its client is: one that connects again by itself. */
 export interface Kept {
@@ -17,6 +19,8 @@ export type Use = 'control' | 'monitor'
 
 /** How long a caller waits for a connection that was lost: a libvirtd that is started again answers within a second. */
 const backDeadlineMs = 3000
+/** How much later libvirt must have answered for it to be remembered anew. */
+const rememberMs = 10_000
 
 /** An error of the client as far as it is looked at here; agent/node-libvirt says what the words mean. */
 interface ClientError extends Error {
@@ -31,14 +35,30 @@ interface ClientError extends Error {
 const isClientError = (error: unknown): error is ClientError =>
   error instanceof Error && (error.name === 'LibvirtError' || error.name === 'LibvirtConnectionError')
 
-const second = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+/, '')
+/** Remembers over the end of this process when libvirt last answered. */
+export interface AnswerMemory {
+  recall(): Promise<number | null>
+  keep(answeredMs: number): Promise<void>
+}
+
+/** An age to the whole unit below; what is older than a day is told in days. */
+function age(ms: number): string {
+  const units = [
+    ['d', 86_400_000],
+    ['h', 3_600_000],
+    ['min', 60_000],
+    ['s', 1000],
+  ] as const
+  const [unit, unitMs] = units.find(([, one]) => ms >= one) ?? ['s', 1000]
+  return `${Math.floor(ms / unitMs)} ${unit}`
+}
 
 /**
  * What went wrong in a call, in our words: `libvirt.refused` (details: libvirt's `code` by name, `number`, `domain`,
  * `procedure`), `libvirt.denied`, `libvirt.unreachable` (details: `reason`, `answeredMs`, and `sent`: the call may have been
  * performed). Everything else is given back as it is. `answeredMs` is when libvirt last answered, null when never.
  */
-export function libvirtProblem(error: unknown, answeredMs: number | null): unknown {
+export function libvirtProblem(error: unknown, answeredMs: number | null, nowMs: number): unknown {
   if (!isClientError(error)) return error
   const { message, procedure, codeName, domainName, reason, sent = false } = error
   if (error.name === 'LibvirtError') {
@@ -47,9 +67,9 @@ export function libvirtProblem(error: unknown, answeredMs: number | null): unkno
   }
   if (reason === 'aborted' || reason === 'invalid') return error
   if (reason === 'denied') return new HostError('libvirt.denied', message, { details: {}, cause: error })
-  const last = answeredMs === null ? '' : `; it last did at ${second(answeredMs)}`
+  const silent = answeredMs === null ? 'does not answer' : `has not answered for ${age(nowMs - answeredMs)}`
   const done = sent ? '; what was asked may have been done' : ''
-  return new HostError('libvirt.unreachable', `libvirt does not answer: ${message}${last}${done}`, {
+  return new HostError('libvirt.unreachable', `libvirt ${silent}: ${message}${done}`, {
     details: { reason, sent, answeredMs },
     cause: error,
   })
@@ -59,12 +79,15 @@ export function libvirtProblem(error: unknown, answeredMs: number | null): unkno
 export class Libvirt<C extends Kept> {
   readonly #open: (use: Use) => Promise<C>
   readonly #clock: () => number
+  readonly #memory: AnswerMemory
   readonly #kept = new Map<Use, Promise<C>>()
   #answeredMs: number | null = null
+  #rememberedMs = 0
 
-  constructor(open: (use: Use) => Promise<C>, clock: () => number) {
+  constructor(open: (use: Use) => Promise<C>, clock: () => number, memory: AnswerMemory) {
     this.#open = open
     this.#clock = clock
+    this.#memory = memory
   }
 
   /**
@@ -76,10 +99,23 @@ export class Libvirt<C extends Kept> {
       const kept = this.#kept.get(use) ?? this.#begin(use)
       const connection = await kept
       if (!connection.connected) await connection.whenConnected({ deadlineMs: backDeadlineMs })
+      await this.#remember()
       return this.#told(connection)
     } catch (error) {
-      throw libvirtProblem(error, this.#answeredMs)
+      throw await this.#problem(error)
     }
+  }
+
+  async #remember(): Promise<void> {
+    const answeredMs = this.#answeredMs ?? 0
+    if (answeredMs - this.#rememberedMs < rememberMs) return
+    this.#rememberedMs = answeredMs
+    await this.#memory.keep(answeredMs)
+  }
+
+  async #problem(error: unknown): Promise<unknown> {
+    if (isClientError(error)) this.#answeredMs ??= await this.#memory.recall()
+    return libvirtProblem(error, this.#answeredMs, this.#clock())
   }
 
   #begin(use: Use): Promise<C> {
@@ -117,8 +153,28 @@ export class Libvirt<C extends Kept> {
     return answer
   }
 
-  readonly #failed = (error: unknown): never => {
+  readonly #failed = async (error: unknown): Promise<never> => {
     if (error instanceof Error && error.name === 'LibvirtError') this.#answeredMs = this.#clock()
-    throw libvirtProblem(error, this.#answeredMs)
+    throw await this.#problem(error)
   }
 }
+
+/** A memory in a file that everybody may read. */
+export const answerMemory = (path: string): AnswerMemory => ({
+  async recall() {
+    try {
+      const text = await readFile(path, 'utf8')
+      return /^\d{1,15}\n$/.test(text) ? Number(text) : null
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error
+      // Then nobody knows, and what is told says so.
+      return null
+    }
+  },
+  async keep(answeredMs) {
+    await replaceFile(path, `${answeredMs}\n`, 0o644).catch((error: unknown) => {
+      // That libvirt answers now matters more than that somebody will know when it last did.
+      if (!(error instanceof HostError)) throw error
+    })
+  },
+})
