@@ -2,6 +2,7 @@
 
 import { HostError, type ProblemReport } from '../../provisioning/problem.ts'
 import { type Assessment, RISKS, type Step, stepKey } from '../../provisioning/resource.ts'
+import { told } from '../../provisioning/told.ts'
 import type { Context } from '../api/context.ts'
 import { count, paint, paragraph, type Terminal } from '../api/terminal.ts'
 import { type Args, EXIT, type Exit } from '../api/verbs.ts'
@@ -42,7 +43,7 @@ export async function run(context: Context, { only, desired }: Args<'plan'>): Pr
         resource: one.resource,
         key: stepKey(step),
         waits: waitsOf(one, assessments),
-        ...step,
+        ...told(step),
       })),
     ),
     unknown: asked.flatMap(({ resource, problem }) => (problem ? [{ resource, problem }] : [])),

@@ -63,13 +63,17 @@ const conditionText = (until: Condition): string => {
 
 const octal = (mode: number): string => `0${mode.toString(8)}`
 
+/** How long a written file is; of one that only root may read nothing is told. */
+const linesOf = ({ mode, content }: Extract<Action, { kind: 'write' }>): string =>
+  (mode & 0o077) === 0 ? '' : `, ${count(content.split('\n').length - 1, 'line')}`
+
 /** An action in words, complete enough to know what would run. */
 export function actionText(action: Action): string {
   switch (action.kind) {
     case 'run':
       return commandText(action.argv)
     case 'write':
-      return `write ${action.path} (${octal(action.mode)}, ${count(action.content.split('\n').length - 1, 'line')})`
+      return `write ${action.path} (${octal(action.mode)}${linesOf(action)})`
     case 'remove':
       return `remove ${action.path}`
     case 'folder': {
