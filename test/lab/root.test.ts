@@ -46,11 +46,13 @@ t.test('another partition behind root is in the way; without it root grows, in a
   t.match(left?.text, /behind|after/)
   t.equal((await guest.run(['sfdisk', '--dump', '/dev/nvme0n1'])).stdout, table)
 
-  const last = table.match(/^\/dev\/.* : /gm)?.length
-  await guest.run(['sfdisk', '--delete', '--force', '--no-reread', '/dev/nvme0n1', String(last)])
+  const parts = [...table.matchAll(/^\/dev\/nvme0n1p(\d+) : start= *(\d+)/gm)]
+    .toSorted(([, , a], [, , b]) => Number(a) - Number(b))
+    .map(([, number]) => number)
+  await guest.run(['sfdisk', '--delete', '--force', '--no-reread', '/dev/nvme0n1', `${parts.at(-1)}`])
+  await guest.run(['partx', '--delete', '--nr', `${parts.at(-1)}`, '/dev/nvme0n1'])
   await guest.run(['apt-get', 'install', '--yes', '--no-install-recommends', 'gdisk'])
-  await guest.run(['sgdisk', '--gpttombr', '/dev/nvme0n1'])
-  await guest.run(['partx', '--update', '/dev/nvme0n1'])
+  await guest.run(['sgdisk', `--gpttombr=${parts.slice(0, -1).toSorted().join(':')}`, '/dev/nvme0n1'])
   t.match((await guest.run(['sfdisk', '--dump', '/dev/nvme0n1'])).stdout, /^label: dos$/m)
   const before = await rootBytes(guest)
   t.ok((await settle(guest)).lines.at(-1).performed > 0)
