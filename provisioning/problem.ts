@@ -321,6 +321,11 @@ export const PROBLEMS = {
     meaning: 'The image names another file that it would be read from, which could be any file of this host.',
     remedy: 'Make it one file before it is published: qemu-img convert -O qcow2 IMAGE NEW.',
   },
+  'image.no-credentials': {
+    meaning: 'An S3 object could not be asked for: there are no AWS credentials, or the region is not known.',
+    remedy:
+      'Give the instance a role that may read the object (s3:GetObject), and let it reach its metadata; see curl -s http://169.254.169.254/latest/meta-data/iam/.',
+  },
   'image.not-offered': {
     meaning: 'The server answers that it does not have the file, or not for this host.',
     remedy: 'Correct the source in the document, or let the server offer it; the message has its answer.',

@@ -17,6 +17,7 @@ import type { Action } from '../../provisioning/resource.ts'
 import { checksumParts } from '../../provisioning/vms/image.ts'
 import { headBytes, imageObjection } from '../../provisioning/vms/qcow2.ts'
 import { errnoOf, type GrowingFile, growFile, moveFile, removeFile, replaceFile } from './files.ts'
+import { signedUrl } from './s3.ts'
 
 /** What is to be fetched; see `Action`. */
 export type Fetching = Omit<Extract<Action, { kind: 'fetch' }>, 'kind'>
@@ -67,6 +68,15 @@ class Interrupted extends Error {
   constructor(message: string, afterMs = 0) {
     super(message)
     this.afterMs = afterMs
+  }
+}
+
+/** S3 says that the bucket is in another region than the request was signed for. */
+class Elsewhere extends Interrupted {
+  readonly region: string
+  constructor(region: string) {
+    super(`its bucket is in ${region}`)
+    this.region = region
   }
 }
 
@@ -376,9 +386,13 @@ async function follow(url: URL, headers: Readonly<Record<string, string>>, signa
   for (let redirects = 0; redirects <= mostRedirects; redirects += 1) {
     const response = await get(at, headers, signal)
     const { statusCode = 0 } = response
-    if (![301, 302, 303, 307, 308].includes(statusCode)) return { response, at }
+    const { location, 'x-amz-bucket-region': region } = response.headers
+    const isElsewhere =
+      [301, 307, 400].includes(statusCode) && location === undefined && typeof region === 'string'
+    if (!isElsewhere && ![301, 302, 303, 307, 308].includes(statusCode)) return { response, at }
     response.destroy()
-    at = redirected(at, response.headers.location)
+    if (isElsewhere) throw new Elsewhere(region)
+    at = redirected(at, location)
   }
   throw new HostError('image.redirect-refused', `${shown(url)} leads on more than ${mostRedirects} times`)
 }
@@ -503,18 +517,20 @@ async function accepts(part: Part, response: IncomingMessage, at: URL, offset: n
 
 /** Fetches over the network until all is there; goes on where a try was cut off. */
 async function fetchUrl(
-  url: URL,
+  source: string,
   part: Part,
   { stallMs = usualStallMs, pauseMs = usualPauseMs }: FetchOptions,
   signal: AbortSignal,
 ): Promise<void> {
   let fruitless = 0
   let highest = part.bytes
+  let region: string | undefined
   for (;;) {
+    // A signature is good for one try.
+    const url = source.startsWith('s3:') ? await signedUrl(source, region) : new URL(source)
     try {
       if (await tryUrl(url, part, stallMs, signal)) return
-      fruitless += 1
-      if (fruitless >= mostTries) throw new Interrupted('it gives no range that fits what is there already')
+      throw new Interrupted('it gave no range that fits what was there')
     } catch (error) {
       if (!(error instanceof Interrupted)) throw error
       await part.record()
@@ -525,7 +541,9 @@ async function fetchUrl(
           `${shown(url)}: ${error.message}; tried ${fruitless} times, ${part.bytes} bytes are kept`,
           { details: { bytes: part.bytes }, cause: error },
         )
-      const doubled = Math.min(pauseMs * 2 ** (fruitless - 1), mostPauseMs)
+      const isMoved = error instanceof Elsewhere && error.region !== region
+      if (error instanceof Elsewhere) region = error.region
+      const doubled = isMoved ? 0 : Math.min(pauseMs * 2 ** (fruitless - 1), mostPauseMs)
       await sleep(Math.max(doubled, error.afterMs), undefined, { signal })
     }
     highest = Math.max(highest, part.bytes)
@@ -570,7 +588,7 @@ async function isThere({ path, checksum }: Fetching): Promise<boolean> {
 /**
  * Fetches a file whole, unless it is there already. Errors: `image.checksum-wrong`, `image.size-differs` and what `imageObjection`
  * tells (nothing is kept), `image.fetch-failed`, `action.deadline` and `file.no-space` (what has come is kept and gone on with),
- * `image.not-offered`, `image.redirect-refused`, `file.exists`. One fetch per path at a time.
+ * `image.not-offered`, `image.redirect-refused`, `image.no-credentials`, `file.exists`. One fetch per path at a time.
  */
 export async function fetchFile(fetching: Fetching, options: FetchOptions = {}): Promise<void> {
   const { source, deadlineMs } = fetching
@@ -578,9 +596,7 @@ export async function fetchFile(fetching: Fetching, options: FetchOptions = {}):
   const part = new Part(fetching, options)
   const signal = AbortSignal.timeout(deadlineMs)
   const bring = (): Promise<void> =>
-    source.startsWith('/')
-      ? fetchPath(source, part, signal)
-      : fetchUrl(new URL(source), part, options, signal)
+    source.startsWith('/') ? fetchPath(source, part, signal) : fetchUrl(source, part, options, signal)
   try {
     await part.resume()
     await bring()

@@ -781,6 +781,53 @@ t.test('a path of this host is copied in the same way', async (t) => {
   await copy()
 })
 
+t.test('an S3 object is asked for by a signed URL, wherever its bucket is', async (t) => {
+  const server = await serve(t, (request, response, count) => {
+    const url = new URL(request.url ?? '', 'http://127.0.0.1')
+    const scope = url.searchParams.get('X-Amz-Credential') ?? ''
+    t.equal(url.pathname, '/my-bucket/images/a%20b%2B%C3%A9.qcow2')
+    t.match(url.searchParams.get('X-Amz-Signature'), /^[0-9a-f]{64}$/)
+    if (scope.includes('/here/'))
+      return response
+        .writeHead(301, { 'x-amz-bucket-region': 'there', 'content-type': 'application/xml' })
+        .end('<Error/>')
+    t.match(scope, /^AKIDEXAMPLE\/\d{8}\/there\/s3\/aws4_request$/)
+    if (count > 2) return good(request, response)
+    cut(response, { etag: '"one"', 'content-length': content.length }, content.subarray(0, mib))
+  })
+  const source = 's3://my-bucket/images/a b+é.qcow2'
+  const environment = {
+    AWS_ENDPOINT_URL_S3: new URL(server.url).origin,
+    AWS_REGION: 'here',
+    AWS_ACCESS_KEY_ID: 'AKIDEXAMPLE',
+    AWS_SECRET_ACCESS_KEY: 'secret',
+    AWS_EC2_METADATA_DISABLED: 'true',
+    AWS_EC2_METADATA_SERVICE_ENDPOINT: 'http://127.0.0.1:9',
+    AWS_SHARED_CREDENTIALS_FILE: '/nonexistent',
+    AWS_CONFIG_FILE: '/nonexistent',
+  }
+  const before = { ...process.env }
+  t.teardown(() => {
+    process.env = before
+  })
+  Object.assign(process.env, environment)
+  const at = place(t)
+  await at.fetch(source)
+  isWhole(t, at)
+  t.equal(server.asked.length, 3)
+  t.match(server.ranges()[2], /^bytes=\d+-$/)
+
+  const none = place(t)
+  delete process.env.AWS_ACCESS_KEY_ID
+  await t.rejects(none.fetch(source), { code: 'image.no-credentials', message: /no AWS credentials/ })
+  delete process.env.AWS_REGION
+  await t.rejects(none.fetch(source), {
+    code: 'image.no-credentials',
+    message: /the region of this host is not known/,
+  })
+  t.same(none.names(), [])
+})
+
 t.test('a process of its own fetches what it is told on standard input', async (t) => {
   const server = await serve(t, faithful)
   const at = place(t)
