@@ -16,8 +16,11 @@ const tools = [
   { package: 'groff-base', path: '/usr/bin/groff' },
   { package: 'libvirt-clients', path: '/usr/bin/virsh' },
   { package: 'libvirt-daemon-system', path: '/usr/sbin/libvirtd' },
+  { package: 'libxml2-utils', path: '/usr/bin/xmllint' },
   { package: 'mount', path: '/usr/sbin/losetup' },
   { package: 'openssl', path: '/usr/bin/openssl' },
+  // Firmware for guests that boot by UEFI.
+  { package: 'ovmf', path: '/usr/share/OVMF/OVMF_CODE_4M.fd' },
   { package: 'python3-yaml', path: '/usr/lib/python3/dist-packages/yaml/__init__.py' },
   { package: 'qemu-system-x86', path: '/usr/bin/qemu-system-x86_64' },
   { package: 'qemu-utils', path: '/usr/bin/qemu-img' },

@@ -139,7 +139,10 @@ const firmware: Field<Firmware> = {
     const isSecure =
       loader?.attributes.get('secure') === 'yes' ||
       elementsOf(at(os, 'firmware'), 'feature').some(
-        ({ attributes }) => attributes.get('name') === 'secure-boot' && attributes.get('enabled') === 'yes',
+        // Keys are only enrolled in firmware that has Secure Boot.
+        ({ attributes }) =>
+          ['secure-boot', 'enrolled-keys'].includes(attributes.get('name') ?? '') &&
+          attributes.get('enabled') === 'yes',
       )
     return !isUefi ? 'bios' : isSecure ? 'uefi-secure' : 'uefi'
   },

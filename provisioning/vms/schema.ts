@@ -96,6 +96,10 @@ const disk = z
   .refine(({ path, size, image }) => (path ?? size ?? image) !== undefined, {
     message: 'must have a size, an image or a path',
   })
+  .refine(({ bus, device, readOnly }) => bus !== 'sata' || device === 'cdrom' || !readOnly, {
+    message: 'must not be sata for a disk that is only read: QEMU has none',
+    path: ['bus'],
+  })
   .refine(
     ({ io, cache }) => io === undefined || io !== 'native' || cache === 'none' || cache === 'directsync',
     {
