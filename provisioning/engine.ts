@@ -9,7 +9,6 @@ import type { Desired } from './desired.ts'
 import type { ActionOutcome, HostReader, JournalWriter, Performer, Request } from './host.ts'
 import { HostError, type ProblemCode, type ProblemReport, problemOf } from './problem.ts'
 import { type Assessment, type Resource, RISKS, type Step, stepKey } from './resource.ts'
-import { told } from './told.ts'
 
 /** What looking at a host takes. `clock` gives epoch milliseconds. */
 export interface Look {
@@ -286,7 +285,7 @@ export async function* converge(options: Convergence): AsyncGenerator<EngineEven
       problem = problemOf(error)
     }
     if (problem === null) {
-      await journal.append({ ...stamp(), kind: 'step-started', key, resource: resource.id, step: told(step) })
+      await journal.append({ ...stamp(), kind: 'step-started', key, resource: resource.id, step })
       begun = true
       try {
         for (const action of step.actions) outcomes.push(await performer.perform(action))

@@ -167,20 +167,21 @@ const VERBS = {
     brief: 'say in plain words why something is as it is',
     help: 'Answers from the journal, the current plan and the findings: what is wanted, what is there, what was done, by whom and why, what failed, and what to do next. Without SUBJECT: why the host is not settled or not healthy.',
     examples: [
-      ['garrison why array', 'how the array came to be as it is'],
       ['garrison why drive AWS1A…04', 'why a drive was chosen or refused'],
+      ['garrison why vm web-3', 'why a VM runs or does not, down to the drives that it stands on'],
     ],
     operands: {
       subject: {
         kind: 'choice',
         placeholder: 'SUBJECT',
-        brief: 'a resource, or drive',
-        choices: [...resourceNames, 'drive'],
+        brief: 'a resource, drive or vm',
+        choices: [...resourceNames, 'drive', 'vm'],
       },
       name: {
         kind: 'drive',
         placeholder: 'NAME',
-        brief: 'a part of the resource such as a volume, or the serial or name of the drive',
+        brief:
+          'a part of the resource such as a volume, the serial or name of the drive, or the name of the VM',
       },
     },
     flags: {},

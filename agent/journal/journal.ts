@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { JournalEntry, JournalWriter, UnfinishedStep } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
+import { told } from '../../provisioning/told.ts'
 import { appendLine, errnoOf, makeFolder, removeFile } from '../host/files.ts'
 
 // INVARIANTS
@@ -47,7 +48,7 @@ const checksum = (json: string | Uint8Array): string =>
   createHash('sha256').update(json).digest('hex').slice(0, 16)
 
 const encodeLine = (entry: JournalEntry): string => {
-  const json = JSON.stringify(entry)
+  const json = JSON.stringify(entry.kind === 'step-started' ? { ...entry, step: told(entry.step) } : entry)
   return `${checksum(json)} ${json}`
 }
 

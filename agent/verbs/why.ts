@@ -4,17 +4,12 @@ import type { JournalEntry } from '../../provisioning/host.ts'
 import { HostError, type ProblemReport, problemOf } from '../../provisioning/problem.ts'
 import { type Assessment, type Step, stepKey } from '../../provisioning/resource.ts'
 import type { Context } from '../api/context.ts'
-import { ago, count, duration, paint, paragraph, type Terminal } from '../api/terminal.ts'
+import { ago, duration, paint, paragraph, type Terminal } from '../api/terminal.ts'
 import { type Args, EXIT, type Exit } from '../api/verbs.ts'
 import { findDrive, type JudgedDrive, judgedDrives } from './drives.ts'
+import { nowReasons, type Reason } from './reasons.ts'
+import { isAboutVm, vmReasons } from './why-vm.ts'
 import { applyCommand, changeText } from './wording.ts'
-
-/** One sentence or two of the answer. `atMs`: when it happened, for what the journal tells. */
-interface Reason {
-  readonly text: string
-  readonly remedy?: string
-  readonly atMs?: number
-}
 
 /** The answer of `why`. */
 export interface Why {
@@ -79,50 +74,7 @@ function pastReason({ atMs, who, step, end }: Past): Reason {
   }
 }
 
-function stepReasons(step: Step, one: Assessment, all: readonly Assessment[]): readonly Reason[] {
-  const because = step.because.map(changeText).join('; ')
-  const needed: Reason = { text: `${stepKey(step)} is needed: ${step.summary}. ${because}` }
-  const { blocked, risk, after = [] } = step
-  if (blocked) return [needed, { text: `It is blocked: ${blocked.message}.`, remedy: blocked.remedy }]
-  const waits = one.needs.filter((need) =>
-    all.some(({ resource, declared, standing }) => resource === need && declared && standing !== 'settled'),
-  )
-  if (waits.length > 0) return [needed, { text: `It waits until ${waits.join(' and ')} is settled.` }]
-  if (after.length > 0) return [needed, { text: `It comes after ${after.join(' and ')}.` }]
-  if (risk !== 'safe')
-    return [needed, { text: `It is ${risk} and performed only when that is allowed: ${applyCommand(risk)}.` }]
-  return [needed, { text: 'Nothing stands in its way: garrison apply performs it.' }]
-}
-
-function standingReason({ resource, declared, standing, summary, steps, problem }: Assessment): Reason {
-  if (problem)
-    return { text: `${resource} is unknown: ${problem.code}: ${problem.message}.`, remedy: problem.remedy }
-  if (!declared)
-    return { text: `${resource} is not asked for by the desired document. There is: ${summary}.` }
-  if (standing === 'settled') return { text: `${resource} is settled: ${summary}.` }
-  return {
-    text: `${resource} is drifted, ${count(steps.length, 'step')} from settled. There is: ${summary}.`,
-  }
-}
-
-function nowReasons(
-  one: Assessment,
-  all: readonly Assessment[],
-  about: (subject: string | undefined) => boolean,
-): readonly Reason[] {
-  return [
-    standingReason(one),
-    ...one.steps.filter(({ subject }) => about(subject)).flatMap((step) => stepReasons(step, one, all)),
-    ...one.findings
-      .filter(({ subject }) => about(subject))
-      .map(({ severity, code, subject, text, remedy }) => ({
-        text: `${severity}: ${code}: ${subject === undefined ? '' : `${subject}: `}${text}`,
-        remedy,
-      })),
-  ]
-}
-
-function nextOf(assessments: readonly Assessment[]): Why['next'] {
+function nextOf(assessments: readonly Pick<Assessment, 'steps'>[]): Why['next'] {
   const steps = assessments.flatMap((one) => one.steps)
   const next = []
   if (steps.length > 0) next.push({ command: 'garrison plan', does: 'every step with what would run' })
@@ -147,7 +99,7 @@ const driveReasons = ({ name, model, serial, verdict, text, reasons }: JudgedDri
 const documentReasons = (document: ProblemReport | null): readonly Reason[] =>
   document === null ? [] : [{ text: `${document.code}: ${document.message}.`, remedy: document.remedy }]
 
-/** Looks at the host and into the journal. Throws `request.no-such-drive`. */
+/** Looks at the host and into the journal. Throws `request.no-such-drive`, `request.no-such-vm`. */
 export async function run(context: Context, { subject, name }: Args<'why'>): Promise<Why> {
   const view = await context.look({ fresh: false })
   const { assessments, document, atMs } = view
@@ -183,12 +135,20 @@ export async function run(context: Context, { subject, name }: Args<'why'>): Pro
       next: nextOf(troubled),
     }
   }
-  const one = assessments.find(({ resource }) => resource === subject)
-  const about = (part: string | undefined) => name === undefined || part === name
+  const id = subject === 'vm' ? 'vms' : subject
+  const one = assessments.find(({ resource }) => resource === id)
+  const about =
+    name === undefined ? () => true : id === 'vms' ? isAboutVm(name) : (part?: string) => part === name
+  const now =
+    one === undefined
+      ? []
+      : id === 'vms' && name !== undefined
+        ? vmReasons(one, assessments, name)
+        : nowReasons(one, assessments, about)
   const past = await pastOf(context).then(
     (all) =>
       all
-        .filter(({ resource, step }) => resource === subject && about(step.subject))
+        .filter(({ resource, step }) => resource === id && about(step.subject))
         .slice(-mostPast)
         .map(pastReason),
     (error: unknown): readonly Reason[] => {
@@ -199,8 +159,8 @@ export async function run(context: Context, { subject, name }: Args<'why'>): Pro
   return {
     subject: name === undefined ? subject : `${subject} ${name}`,
     atMs,
-    reasons: [...documentReasons(document), ...(one ? nowReasons(one, assessments, about) : []), ...past],
-    next: one ? nextOf([one]) : [],
+    reasons: [...documentReasons(document), ...now, ...past],
+    next: one ? nextOf([{ steps: one.steps.filter((step) => about(step.subject)) }]) : [],
   }
 }
 

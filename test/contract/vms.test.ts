@@ -65,8 +65,8 @@ t.test('what a person changes is told field by field, and put back', async (t) =
     'vms.machines.clone.power': ['running', 'off'],
   })
   t.equal(Object.keys(seen).length, 5, text ?? '')
-  const why = await answer('why', { subject: 'vms', name: 'blank' })
-  t.match(why.text, /vms\.redefine blank[\s\S]*64MiB[\s\S]*128MiB/)
+  const why = await answer('why', { subject: 'vm', name: 'blank' })
+  t.match(why.text, /^blank is running \(booted\)\.[\s\S]*vms\.redefine blank[\s\S]*64MiB[\s\S]*128MiB/)
   t.match(await apply(), { line: { outcome: 'settled' } })
   t.match(ask('dumpxml', '--inactive', 'blank'), /<memory unit='KiB'>65536</)
   t.equal(ask('domstate', 'clone').trim(), 'running')
