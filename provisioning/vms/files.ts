@@ -22,14 +22,14 @@ export function ownSteps(
   const because = [{ path: pathOf(name, 'host'), desired: observed.host, observed: null }]
   const refuse = (objection: Objection, host: string | null): readonly Step[] => [
     step('own', name, {
-      summary: `${name} by this host`,
+      summary: 'by this host',
       because: [{ path: pathOf(name, 'host'), desired: observed.host, observed: host }],
       ...blockedBy(objection, { host }),
     }),
   ]
   const write = (into: readonly string[], epoch: number): readonly Step[] => [
     step('own', name, {
-      summary: `${name} by this host, epoch ${epoch}`,
+      summary: `by this host, epoch ${epoch}`,
       because,
       actions: into.flatMap((folder) => recordActions(folder, name, { epoch, host: observed.host, uuid })),
     }),
@@ -89,7 +89,7 @@ export function imageSteps(
     fetched.add(path)
     const { source, checksum, sizeBytes, format } = want.image
     return step('image', path, {
-      summary: `${source} to ${path}`,
+      summary: `from ${source}`,
       because: [change(desired, pathOf(vm.name, `disks.${disk}.image.source`), source, null)],
       actions: [
         {
@@ -256,7 +256,7 @@ export function seedSteps(
   const stage = `${machineFolder(home?.path ?? '', name)}/seed.stage`
   return [
     step('seed', name, {
-      summary: seen.seed === null ? path : `${path}: cloud-init runs anew when ${name} is next started`,
+      summary: seen.seed === null ? path : `${path}: cloud-init runs anew at its next start`,
       because: changesOf(desired, vm, [difference]),
       actions: seedActions(seed, path, stage),
       ...after(own),

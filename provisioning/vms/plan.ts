@@ -9,7 +9,7 @@ import { diskSteps, imageSteps, keysOf, missingDisks, ownSteps, seedSteps, start
 import { diskPath, homePool, seedPath } from './names.ts'
 import type { ObservedVms } from './observe.ts'
 import { planPools } from './pools.ts'
-import type { DesiredVms } from './schema.ts'
+import type { DesiredVms, Machine } from './schema.ts'
 import { after, blockedBy, changesOf, minuteMs, pathOf, step } from './steps.ts'
 import { type Definition, type Objection, type Survey, startsWithHost, survey, verified } from './survey.ts'
 import { printXml, xmlDigest } from './xml.ts'
@@ -51,16 +51,34 @@ function definitionObjection({ name, machine, uuid }: Survey, observed: Observed
   return null
 }
 
+/** A VM in a few words: `2 CPUs, 4GiB, uefi, 1 disk, 1 NIC`. */
+function outlineOf({ cpus, memory, firmware, disks, nics }: Machine): string {
+  const counted = (count: number, one: string): string => `${count} ${one}${count === 1 ? '' : 's'}`
+  return [
+    counted(cpus, 'CPU'),
+    memory,
+    firmware,
+    counted(Object.keys(disks).length, 'disk'),
+    counted(Object.keys(nics).length, 'NIC'),
+  ].join(', ')
+}
+
+/** What a start begins from. */
+function startSummary(domain: DomainFacts | null): string {
+  if (domain === null) return 'for the first time'
+  return domain.managedSave ? 'from its saved memory' : `it is ${domain.power} (${domain.reason})`
+}
+
 /** The step that defines a VM that libvirt does not know, or that it would forget when it ends. */
 function defineSteps(vm: Survey, observed: ObservedVms, before: readonly string[]): readonly Step[] {
-  const { name, uuid, seen, wanted, defined } = vm
+  const { name, uuid, machine, seen, wanted, defined } = vm
   if (wanted === null || seen.domain?.persistent) return []
   const objection = definitionObjection(vm, observed)
   const root = defined?.root ?? wanted.root
   const replaces = seen.domain === null ? null : xmlDigest(seen.domain.xml)
   return [
     step('define', name, {
-      summary: defined === null ? name : `${name}, which libvirt would forget when it ends`,
+      summary: defined === null ? outlineOf(machine) : 'for good: libvirt would forget it when it ends',
       because: [{ path: pathOf(name), desired: 'defined', observed: defined === null ? null : 'transient' }],
       ...(objection === null
         ? {
@@ -89,7 +107,7 @@ function redefineSteps(vm: Survey, desired: Desired, before: readonly string[]):
   if (machine.uuid !== undefined && machine.uuid !== domain.uuid)
     return [
       step('redefine', name, {
-        summary: name,
+        summary: 'under another UUID',
         because: [{ path: pathOf(name, 'uuid'), desired: machine.uuid, observed: domain.uuid }],
         ...blockedBy({
           code: 'vm.uuid-differs',
@@ -101,7 +119,7 @@ function redefineSteps(vm: Survey, desired: Desired, before: readonly string[]):
   const inner = differences.filter(({ mend }) => mend !== null)
   const safe = inner.filter(({ risk }) => risk === 'safe')
   const hard = inner.filter(({ risk }) => risk !== 'safe')
-  const who = isUnchanged ? ', as it was before somebody changed it' : ''
+  const what = isUnchanged ? 'as it was before somebody changed it' : 'as it is declared'
   const when = isUp(domain) ? ', from its next start' : ''
   const one = (
     id: string,
@@ -119,7 +137,7 @@ function redefineSteps(vm: Survey, desired: Desired, before: readonly string[]):
           : null
     return [
       step(id, name, {
-        summary: `${name}${when}${who}`,
+        summary: `${what}${when}`,
         because: changesOf(desired, vm, some),
         risk: RISKS[Math.max(...some.map(({ risk }) => RISKS.indexOf(risk)))] ?? 'safe',
         ...(objection === null && !('code' in made)
@@ -141,7 +159,7 @@ function redefineSteps(vm: Survey, desired: Desired, before: readonly string[]):
   return [
     ...elsewhere.map((difference) =>
       step('disk', `${name}.${difference.path.split('.')[1]}`, {
-        summary: `${name} on its declared disk`,
+        summary: 'as it is declared',
         because: changesOf(desired, vm, [difference]),
         ...blockedBy({
           code: 'vm.disk-elsewhere',
@@ -189,7 +207,7 @@ function powerSteps(
   if (domain === null ? isWanted : autostart !== undefined)
     steps.push(
       step('autostart', name, {
-        summary: `${name} ${isWanted ? 'with' : 'not with'} the host`,
+        summary: isWanted ? 'with the host' : 'not with the host',
         because: autostart
           ? changesOf(desired, vm, [autostart])
           : [{ path: pathOf(name, 'autostart'), desired: true, observed: null }],
@@ -206,7 +224,7 @@ function powerSteps(
     const objection = powerObjection(vm) ?? startObjection(vm, observed, vms, coming)
     steps.push(
       step('start', name, {
-        summary: domain?.managedSave ? `${name}, from its saved memory` : name,
+        summary: startSummary(domain),
         because,
         ...(objection === null
           ? { actions: [{ kind: 'domain', operation: 'start', name, uuid } as const] }
@@ -218,7 +236,7 @@ function powerSteps(
   if (machine.power === 'off' && power !== undefined)
     steps.push(
       step('stop', name, {
-        summary: name,
+        summary: `by its power button, within ${shutdownMs / minuteMs} min`,
         because,
         risk: 'disruptive',
         actions: [{ kind: 'domain', operation: 'shutdown', name, uuid, deadlineMs: shutdownMs }],
@@ -233,7 +251,7 @@ function powerSteps(
   )
     steps.push(
       step('restart', name, {
-        summary: `${name}, so that it gets what its definition says`,
+        summary: 'so that it gets what its definition says',
         because: changesOf(desired, vm, pending),
         risk: 'disruptive',
         actions: [
@@ -274,7 +292,7 @@ export function plan(observed: ObservedVms, desired: Desired): readonly Step[] {
     if (objection !== null)
       return [
         step('define', name, {
-          summary: name,
+          summary: outlineOf(vm.machine),
           because: [
             { path: pathOf(name), desired: 'as declared', observed: seen.domain === null ? null : 'defined' },
           ],

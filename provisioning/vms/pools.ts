@@ -51,7 +51,7 @@ export function planPools(observed: ObservedVms, desired: Desired): readonly Ste
     const objection = poolObjection(pool, path) ?? libvirtObjection(pool, path)
     if (objection !== null)
       return step('pool', name, {
-        summary: `${name} at ${path}`,
+        summary: `at ${path}`,
         because: [{ path: at('usable'), desired: true, observed: false }],
         ...blockedBy(objection),
       })
@@ -73,6 +73,6 @@ export function planPools(observed: ObservedVms, desired: Desired): readonly Ste
         ? [{ path: at('autostart'), desired: true, observed: false }]
         : []),
     ]
-    return step('pool', name, { summary: `${name} at ${path}`, because, actions })
+    return step('pool', name, { summary: `at ${path}`, because, actions })
   })
 }

@@ -146,7 +146,7 @@ t.test('what a person changed is drift, and changed back without losing the rest
       id: 'vms.redefine',
       subject: 'web-3',
       risk: 'safe',
-      summary: 'web-3, from its next start, as it was before somebody changed it',
+      summary: 'as it was before somebody changed it, from its next start',
       because: [
         { path: 'vms.machines.web-3.cpus', desired: 2, observed: 8 },
         { path: 'vms.machines.web-3.disks.root.cache', desired: 'none', observed: 'unsafe' },
