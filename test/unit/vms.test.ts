@@ -372,10 +372,10 @@ t.test('whose it is', async (t) => {
   }
   t.test('another host: nothing is done, and it is said when it runs here', async (t) => {
     const world = await settled(desired)
-    record(world, 2, 'i-0fedcba9876543210')
+    record(world, 2, 'i-0123456789abcdef1')
     const { steps, findings } = await look(world, desired)
     t.same(codes(steps), ['vms.own web-3 vm.owned-elsewhere'])
-    t.match(steps[0]?.blocked, { remedy: /i-0fedcba9876543210 can never start it again/ })
+    t.match(steps[0]?.blocked, { remedy: /i-0123456789abcdef1 can never start it again/ })
     t.match(findings, [{ code: 'vms.owned-elsewhere', severity: 'high' }])
     Object.assign(domainOf(world, 'web-3'), { live: null, power: 'off' })
     t.equal((await apply(world, desired)).outcome, 'blocked')
@@ -383,7 +383,7 @@ t.test('whose it is', async (t) => {
   })
   t.test('this host again, in a higher epoch', async (t) => {
     const world = await settled(desired)
-    record(world, 2, 'i-0fedcba9876543210')
+    record(world, 2, 'i-0123456789abcdef1')
     record(world, 3, world.host)
     t.same((await look(world, desired)).steps, [])
   })
@@ -405,7 +405,7 @@ t.test('whose it is', async (t) => {
     const world = emptyWorld()
     const other = {
       ...world,
-      host: 'i-0fedcba9876543210',
+      host: 'i-0123456789abcdef1',
       domains: new Map(),
       journal: [],
       starts: new Map(),
