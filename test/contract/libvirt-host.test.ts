@@ -1,8 +1,10 @@
 // The host's reader and performer over a real libvirtd and real (emulated, diskless) guests: facts, actions, refusals, silences.
 
-import { execFileSync } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { Libvirt } from '../../agent/host/libvirt.ts'
 import { LinuxHost } from '../../agent/host/linux-host.ts'
@@ -116,6 +118,27 @@ t.test('a VM from nothing to running and away', async (t) => {
     t.match(await one(), { power: 'running', reason: 'booted', liveXml: /<domain type='qemu' id='/ })
     await perform(start)
     t.equal(ask('domstate', 'web').trim(), 'running')
+  })
+  t.test('a guest whose QEMU hangs, with somebody waiting for it, holds up nobody who looks', async (t) => {
+    const pid = Number(readFileSync(join(libvirtd.folder, 'run/qemu/web.pid'), 'utf8'))
+    process.kill(pid, 'SIGSTOP')
+    const uri = `qemu:///system?socket=${libvirtd.socketPath}`
+    const waiting = spawn('/usr/bin/virsh', [
+      '-q',
+      '-c',
+      uri,
+      'qemu-monitor-command',
+      'web',
+      '--hmp',
+      'info name',
+    ])
+    await sleep(1000)
+    const beganMs = performance.now()
+    t.match(await one(), { power: 'running' })
+    t.ok(performance.now() - beganMs < 5000)
+    t.equal(waiting.exitCode, null, 'it does wait')
+    process.kill(pid, 'SIGCONT')
+    await once(waiting, 'exit')
   })
   t.test('its disk made larger, twice, and never smaller', async (t) => {
     for (const sizeBytes of [3 * 2 ** 20, 3 * 2 ** 20, 2 ** 20]) {
