@@ -10,8 +10,8 @@ import { nextEpoch, recordActions } from './ownership.ts'
 import { convertDisk, createClone, createDisk, foreignFile, resizeDisk } from './qemu-img.ts'
 import type { DesiredVms, MachineDisk } from './schema.ts'
 import { seedActions } from './seed.ts'
-import { after, blockedBy, change, changesOf, minuteMs, pathOf, step } from './steps.ts'
-import { diskBytes, type Objection, type Survey } from './survey.ts'
+import { after, blockedBy, change, changesOf, minuteMs, type Objection, pathOf, step } from './steps.ts'
+import { diskBytes, type Survey } from './survey.ts'
 
 /** The record that this host owns the VM, where it is missing; or why it may not. */
 export function ownSteps(

@@ -4,7 +4,7 @@ import type { Mount } from '../block/mountinfo.ts'
 import type { Desired } from '../desired.ts'
 import type { DomainFacts, FileFacts, HostReader, NetworkFacts, PoolFacts } from '../host.ts'
 import { HostError } from '../problem.ts'
-import { readDisks } from './disks.ts'
+import { readDefinition } from './definition.ts'
 import { imageFileName } from './image.ts'
 import { diskPath, homePool, machineFolder, seedPath } from './names.ts'
 import { observeOwner, type Record } from './ownership.ts'
@@ -12,7 +12,7 @@ import { type DiskFacts, type DiskFormat, parseQemuImg, qemuImg } from './qemu-i
 import type { DesiredVms, Machine } from './schema.ts'
 import { seedMark } from './seed.ts'
 import { failedArrayOf, failedArrayOfDevice, mountOf, observeMounts } from './storage.ts'
-import { parseXml, XmlError } from './xml.ts'
+import { XmlError } from './xml.ts'
 
 /** A declared pool as it is. */
 export interface ObservedPool {
@@ -186,7 +186,7 @@ interface Defined {
 function definedDisks(domain: DomainFacts | null): readonly Defined[] {
   if (domain === null) return []
   try {
-    return readDisks(parseXml(domain.xml).root).flatMap(({ name, source, format }) =>
+    return readDefinition(domain.xml).model.disks.flatMap(({ name, source, format }) =>
       source !== null && ['file', 'block'].includes(source.kind) ? [{ name, path: source.at, format }] : [],
     )
   } catch (error) {

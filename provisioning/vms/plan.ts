@@ -3,35 +3,45 @@
 import type { Desired } from '../desired.ts'
 import type { DomainFacts } from '../host.ts'
 import { RISKS, type Step } from '../resource.ts'
+import { type Definition, verified } from './definition.ts'
 import { type Difference, domainDifferences } from './differences.ts'
-import { readDomain } from './domain.ts'
 import { diskSteps, imageSteps, keysOf, missingDisks, ownSteps, seedSteps, startObjection } from './files.ts'
 import { diskPath, homePool, seedPath } from './names.ts'
 import type { ObservedVms } from './observe.ts'
 import { planPools } from './pools.ts'
 import type { DesiredVms, Machine } from './schema.ts'
-import { after, blockedBy, changesOf, minuteMs, pathOf, step } from './steps.ts'
-import { type Definition, type Objection, type Survey, startsWithHost, survey, verified } from './survey.ts'
-import { printXml, xmlDigest } from './xml.ts'
+import { after, blockedBy, changesOf, minuteMs, type Objection, pathOf, step } from './steps.ts'
+import { type Survey, startsWithHost, survey, xmlObjection } from './survey.ts'
+import { printXml, type XmlElement, xmlDigest } from './xml.ts'
 
 /** How long a guest is given to shut down. */
 const shutdownMs = 5 * minuteMs
 
-/** What is defined, with some differences mended; or why that would not be what is meant. */
-function mended({ defined, wanted }: Survey, differences: readonly Difference[]): Definition | Objection {
+/** A definition as text, when it is the same one after it was written and read again. */
+function written(root: XmlElement, name: string): (Definition & { readonly xml: string }) | Objection {
+  try {
+    const again = verified(root)
+    return 'code' in again ? again : { ...again, xml: printXml(again.root) }
+  } catch (error) {
+    return xmlObjection('vm.xml-refused', `the definition of ${name} cannot be written`, error)
+  }
+}
+
+/** What is defined, with some differences mended, as text; or why that would not be what is meant. */
+function mended({ name, defined, wanted }: Survey, differences: readonly Difference[]) {
   if (defined === null || wanted === null) throw new Error('nothing is defined that could be mended')
   const root = structuredClone(defined.root)
   for (const { mend } of differences) mend?.(root)
-  const again = verified(root)
-  if ('code' in again) return again
-  const left = new Set(domainDifferences(wanted.model, readDomain(again.root)).map(({ path }) => path))
+  const made = written(root, name)
+  if ('code' in made) return made
+  const left = new Set(domainDifferences(wanted.model, made.model).map(({ path }) => path))
   const failed = differences.filter(({ path }) => left.has(path))
   return failed.length === 0
-    ? again
-    : {
+    ? made
+    : ({
         code: 'vm.xml-mismatch',
         message: `the definition says otherwise after it was changed: ${failed.map(({ path }) => path).join(', ')}`,
-      }
+      } as const)
 }
 
 const isUp = ({ liveXml }: DomainFacts): boolean => liveXml !== null
@@ -71,29 +81,18 @@ function startSummary(domain: DomainFacts | null): string {
 
 /** The step that defines a VM that libvirt does not know, or that it would forget when it ends. */
 function defineSteps(vm: Survey, observed: ObservedVms, before: readonly string[]): readonly Step[] {
-  const { name, uuid, machine, seen, wanted, defined } = vm
+  const { name, uuid, seen, wanted, defined } = vm
   if (wanted === null || seen.domain?.persistent) return []
-  const objection = definitionObjection(vm, observed)
-  const root = defined?.root ?? wanted.root
+  const made = written(defined?.root ?? wanted.root, name)
+  const objection = definitionObjection(vm, observed) ?? ('code' in made ? made : null)
   const replaces = seen.domain === null ? null : xmlDigest(seen.domain.xml)
   return [
     step('define', name, {
-      summary: defined === null ? outlineOf(machine) : 'for good: libvirt would forget it when it ends',
+      summary: defined === null ? name : `${name}, which libvirt would forget when it ends`,
       because: [{ path: pathOf(name), desired: 'defined', observed: defined === null ? null : 'transient' }],
-      ...(objection === null
-        ? {
-            actions: [
-              {
-                kind: 'domain',
-                operation: 'define',
-                name,
-                uuid,
-                xml: printXml(root),
-                replaces,
-              } as const,
-            ],
-          }
-        : blockedBy(objection)),
+      ...(objection === null && !('code' in made)
+        ? { actions: [{ kind: 'domain', operation: 'define', name, uuid, xml: made.xml, replaces } as const] }
+        : blockedBy(objection as Objection)),
       ...after(before),
     }),
   ]
@@ -146,7 +145,7 @@ function redefineSteps(vm: Survey, desired: Desired, before: readonly string[]):
                 {
                   kind: 'domain',
                   operation: 'define',
-                  ...{ name, uuid, xml: printXml(made.root), replaces: xmlDigest(domain.xml) },
+                  ...{ name, uuid, xml: made.xml, replaces: xmlDigest(domain.xml) },
                 } as const,
               ],
             }

@@ -3,8 +3,7 @@
 import type { Desired } from '../desired.ts'
 import type { Action, Step } from '../resource.ts'
 import type { ObservedPool, ObservedVms } from './observe.ts'
-import { blockedBy, change, step } from './steps.ts'
-import type { Objection } from './survey.ts'
+import { blockedBy, change, type Objection, step } from './steps.ts'
 import { element, printXml } from './xml.ts'
 
 /** Why nothing may be made or started in a pool, or null. */

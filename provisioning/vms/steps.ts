@@ -1,13 +1,19 @@
 // How the steps of VMs are put together.
 
 import type { Desired } from '../desired.ts'
-import { remedyOf } from '../problem.ts'
+import { type ProblemCode, remedyOf } from '../problem.ts'
 import type { Blocked, Change, Json, Step } from '../resource.ts'
 import type { Difference } from './differences.ts'
-import type { Objection, Survey } from './survey.ts'
+import type { Survey } from './survey.ts'
 
 /** Deadlines are given in minutes. */
 export const minuteMs = 60_000
+
+/** Why something cannot be done, before it is put into the words of a step. */
+export interface Objection {
+  readonly code: ProblemCode
+  readonly message: string
+}
 
 /** An objection with the remedy of the problem table. */
 export const blockedBy = (

@@ -6,6 +6,7 @@ import type { ProblemCode } from '../problem.ts'
 import type { Json } from '../resource.ts'
 import { sizeBytes } from '../values.ts'
 import { type Acceptance, acceptanceOf } from './accepted.ts'
+import { type Definition, readDefinition } from './definition.ts'
 import { type Difference, domainDifferences, exactSize, patchDifferences } from './differences.ts'
 import { type DomainModel, readDomain } from './domain.ts'
 import { newUuid } from './names.ts'
@@ -14,25 +15,14 @@ import { type Origin, writeOrigin } from './origin.ts'
 import { type Ownership, ownershipOf } from './ownership.ts'
 import type { DesiredVms, Machine } from './schema.ts'
 import { type Seed, seedOf } from './seed.ts'
+import type { Objection } from './steps.ts'
 import { wantedDomain } from './want.ts'
-import { parseXml, printXml, sameXml, type XmlElement, XmlError } from './xml.ts'
-
-/** Why something cannot be done, before it is put into the words of a step. */
-export interface Objection {
-  readonly code: ProblemCode
-  readonly message: string
-}
+import { type XmlElement, XmlError } from './xml.ts'
 
 /** Drift that is left as it is, and until when. */
 export interface Accepted {
   readonly difference: Difference
   readonly acceptance: Acceptance
-}
-
-/** A definition that was read. */
-export interface Definition {
-  readonly root: XmlElement
-  readonly model: DomainModel
 }
 
 /** What is known of one declared VM. */
@@ -62,26 +52,16 @@ export interface Survey {
   readonly pending: readonly Difference[]
 }
 
-const read = (xml: string): Definition => {
-  const { root } = parseXml(xml)
-  return { root, model: readDomain(root) }
+/** The digest of all that a declaration says of a definition. */
+function digestOf({ power, autostart, changes, maintenance, cloudInit, ...rest }: Machine): string {
+  const said = { ...rest, hasSeed: cloudInit !== undefined }
+  return createHash('sha256').update(JSON.stringify(said)).digest('hex')
 }
-
-/** Definitions that were read, so that plan and check read each only once; they are values, and nothing changes them. */
-const seenBefore = new WeakMap<object, Map<string, Definition>>()
-
-function readOnce(facts: object, xml: string): Definition {
-  const known = seenBefore.get(facts) ?? new Map<string, Definition>()
-  const definition = known.get(xml) ?? read(xml)
-  seenBefore.set(facts, known.set(xml, definition))
-  return definition
-}
-
-const digestOf = (root: XmlElement): string => createHash('sha256').update(printXml(root)).digest('hex')
 
 /** What the definition shall remember. A template that nobody asked to update to stays the one that it was made from. */
-function originOf(machine: Machine, digest: string, known: Origin | null): Origin {
+function originOf(machine: Machine, known: Origin | null): Origin {
   const { template, tags } = machine
+  const digest = digestOf(machine)
   const chosen =
     template === undefined
       ? null
@@ -124,7 +104,7 @@ function originDifferences(wanted: Origin, observed: Origin | null): readonly Di
   ]
 }
 
-/** The definition that shall be, held against itself after it was written and read again. */
+/** The definition that shall be. */
 function wantedDefinition(
   name: string,
   machine: Machine,
@@ -135,22 +115,11 @@ function wantedDefinition(
 ): Definition | Objection {
   try {
     const root = wantedDomain(name, machine, { vms, uuid, architecture: observed.architecture, known })
-    writeOrigin(root, originOf(machine, digestOf(root), known?.origin ?? null))
-    return verified(root)
+    writeOrigin(root, originOf(machine, known?.origin ?? null))
+    return { root, model: readDomain(root) }
   } catch (error) {
     return xmlObjection('vm.xml-refused', `the definition of ${name} cannot be made`, error)
   }
-}
-
-/** The definition as it is after it was written and read again, or an objection when that is not the same one. */
-export function verified(root: XmlElement): Definition | Objection {
-  const again = read(printXml(root))
-  return sameXml(root, again.root) && JSON.stringify(readDomain(root)) === JSON.stringify(again.model)
-    ? again
-    : {
-        code: 'vm.xml-mismatch',
-        message: 'the definition is another one after it was written and read again',
-      }
 }
 
 const settingsOnly: ReadonlySet<string> = new Set(['cpuModel', 'machine', 'metadata', 'template', 'tags'])
@@ -159,7 +128,7 @@ const settingsOnly: ReadonlySet<string> = new Set(['cpuModel', 'machine', 'metad
 function pendingOf(seen: ObservedMachine, defined: Definition): readonly Difference[] {
   const { domain } = seen
   if (domain === null || domain.liveXml === null || !domain.persistent) return []
-  const live = readOnce(domain, domain.liveXml)
+  const live = readDefinition(domain.liveXml)
   return domainDifferences(defined.model, live.model).filter(({ path }) => !settingsOnly.has(path))
 }
 
@@ -220,13 +189,24 @@ function seedFor(name: string, machine: Machine, model: DomainModel): Seed | nul
   return seedOf(name, machine.cloudInit, Object.fromEntries(nics))
 }
 
-const xmlObjection = (code: ProblemCode, message: string, error: unknown): Objection => {
+/** An XmlError as an objection; any other error is thrown again. */
+export const xmlObjection = (code: ProblemCode, message: string, error: unknown): Objection => {
   if (error instanceof XmlError) return { code, message: `${message}: ${error.message}` }
   throw error
 }
 
+/** What was surveyed of what was observed: plan and check ask for the same. */
+const surveyed = new WeakMap<ObservedMachine, { readonly vms: DesiredVms; readonly found: Survey | null }>()
+
 /** Surveys one declared VM; null when it is not declared any more. Pure. */
 export function survey(observed: ObservedVms, vms: DesiredVms, seen: ObservedMachine): Survey | null {
+  const known = surveyed.get(seen)
+  const found = known?.vms === vms ? known.found : surveyOf(observed, vms, seen)
+  surveyed.set(seen, { vms, found })
+  return found
+}
+
+function surveyOf(observed: ObservedVms, vms: DesiredVms, seen: ObservedMachine): Survey | null {
   const { name, domain } = seen
   const machine = vms.machines[name]
   if (machine === undefined) return null
@@ -240,7 +220,7 @@ export function survey(observed: ObservedVms, vms: DesiredVms, seen: ObservedMac
   let pending: readonly Difference[] = []
   try {
     if (domain !== null) {
-      defined = readOnce(domain, domain.xml)
+      defined = readDefinition(domain.xml)
       pending = pendingOf(seen, defined)
     }
   } catch (error) {
