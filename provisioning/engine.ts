@@ -91,6 +91,7 @@ export function onceEach(reader: HostReader): HostReader {
     list: once('list', (path) => reader.list(path)),
     resolve: once('resolve', (path) => reader.resolve(path)),
     facts: once('facts', (path) => reader.facts(path)),
+    head: once('head', (path, bytes) => reader.head(path, bytes)),
     capacity: once('capacity', (path) => reader.capacity(path)),
     mountTables: once('mountTables', () => reader.mountTables()),
     sample: once('sample', (device) => reader.sample(device)),

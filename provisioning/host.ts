@@ -117,6 +117,8 @@ export interface HostReader {
   /** Where a symbolic link finally leads (realpath). */
   resolve(path: string): Promise<string | null>
   facts(path: string): Promise<FileFacts | null>
+  /** The first bytes of a file or device (fewer when it is shorter), at most 64 KiB, in base64. */
+  head(path: string, bytes: number): Promise<string | null>
   capacity(path: string): Promise<Capacity | null>
   /** Every distinct mount namespace of the host; needs root for those of others. */
   mountTables(): Promise<readonly MountTable[]>

@@ -38,6 +38,7 @@ export interface LinuxHostOptions {
 
 const queryDeadlineMs = 30_000
 const mostTextBytes = 16 * 2 ** 20
+const mostHeadBytes = 64 * 2 ** 10
 const chunkBytes = 2 ** 20
 const edgeBytes = 16 * 2 ** 20
 const blockBytes = 4096
@@ -172,6 +173,18 @@ export class LinuxHost implements HostReader {
       uid: found.uid,
       gid: found.gid,
       modifiedMs: Math.round(found.mtimeMs),
+    }
+  }
+
+  async head(path: string, bytes: number): Promise<string | null> {
+    const file = await orNull(path, open(path, constants.O_RDONLY | constants.O_NONBLOCK))
+    if (file === null) return null
+    try {
+      const buffer = Buffer.alloc(Math.min(bytes, mostHeadBytes))
+      const { bytesRead } = await orThrow(path, file.read(buffer, 0, buffer.length, 0))
+      return buffer.subarray(0, bytesRead).toString('base64')
+    } finally {
+      await file.close()
     }
   }
 

@@ -14,6 +14,7 @@ const calls: Readonly<Record<keyof HostReader, true>> = {
   list: true,
   resolve: true,
   facts: true,
+  head: true,
   capacity: true,
   mountTables: true,
   sample: true,

@@ -24,7 +24,7 @@ export function ownSteps(
     step('own', name, {
       summary: 'by this host',
       because: [{ path: pathOf(name, 'host'), desired: observed.host, observed: host }],
-      ...blockedBy(objection, { host }),
+      ...blockedBy(objection, { host, vm: name }),
     }),
   ]
   const write = (into: readonly string[], epoch: number): readonly Step[] => [

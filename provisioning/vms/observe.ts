@@ -8,6 +8,7 @@ import { readDefinition } from './definition.ts'
 import { imageFileName } from './image.ts'
 import { diskPath, homePool, machineFolder, seedPath } from './names.ts'
 import { observeOwner, type Record } from './ownership.ts'
+import { parseQcow2 } from './qcow2.ts'
 import { type DiskFacts, type DiskFormat, parseQemuImg, qemuImg } from './qemu-img.ts'
 import type { DesiredVms, Machine } from './schema.ts'
 import { seedMark } from './seed.ts'
@@ -37,8 +38,10 @@ export interface ObservedFile {
   readonly failedArray: string | null
 }
 
-/** What qemu-img says of a disk image, or why it says nothing. */
-export type ObservedImage = DiskFacts | { readonly path: string; readonly objection: string }
+/** What a disk image is, or why that cannot be told. */
+export type ObservedImage =
+  | Pick<DiskFacts, 'path' | 'format' | 'virtualBytes' | 'backing' | 'dataFile' | 'isCorrupt'>
+  | { readonly path: string; readonly objection: string }
 
 /** One declared VM as it is. */
 export interface ObservedMachine {
@@ -89,7 +92,7 @@ const nothing: ObservedVms = {
   baseImages: {},
 }
 
-/** So many VMs are looked at side by side: each asks qemu-img once per disk, and the host has other things to do. */
+/** So many VMs are looked at side by side; the host has other things to do. */
 const sideBySide = 4
 
 async function inTurns<One, Result>(
@@ -148,16 +151,47 @@ async function observePool(
   }
 }
 
-/** Asks qemu-img of an image that is there. */
-async function observeImage(reader: HostReader, path: string, format: string): Promise<ObservedImage> {
-  if (format !== 'qcow2' && format !== 'raw') return { path, objection: `its format is ${format}` }
+/** A header with its extensions and the name of a backing file seldom needs more. */
+const headerBytes = 4096
+
+/** What qemu-img says of an image whose first bytes do not say it all. */
+async function askQemuImg(reader: HostReader, path: string): Promise<ObservedImage> {
   try {
-    return parseQemuImg(await reader.query(qemuImg(path, format)))
+    const { format, virtualBytes, backing, dataFile, isCorrupt } = parseQemuImg(
+      await reader.query(qemuImg(path, 'qcow2')),
+    )
+    return { path, format, virtualBytes, backing, dataFile, isCorrupt }
   } catch (error) {
     // The image says what is wrong with it, and no more can be known of it; the host is no less readable for that.
     if (error instanceof HostError && error.code === 'host.unreadable')
       return { path, objection: error.message }
     throw error
+  }
+}
+
+/**
+ * What an image is that is there, by its header: a host is looked at after every step, and a process for each disk each time would
+ * take longer than the steps do.
+ */
+async function observeImage(reader: HostReader, path: string, format: string): Promise<ObservedImage> {
+  if (format === 'raw') {
+    const virtualBytes = (await reader.facts(path))?.sizeBytes ?? 0
+    return { path, format, virtualBytes, backing: null, dataFile: null, isCorrupt: false }
+  }
+  if (format !== 'qcow2') return { path, objection: `its format is ${format}` }
+  const header = parseQcow2(Buffer.from((await reader.head(path, headerBytes)) ?? '', 'base64'))
+  if (header === null) return { path, objection: 'it does not begin as a qcow2 image does' }
+  if (!header.isWhole) return askQemuImg(reader, path)
+  const { virtualBytes, backing, backingFormat, hasDataFile, isCorrupt } = header
+  // QEMU takes a relative name from the folder of the image, and `json:…` or `nbd:…` for no name at all.
+  const isRelative = backing !== null && !backing.startsWith('/') && !/^[\w+.-]+:/.test(backing)
+  return {
+    ...{ path, format, virtualBytes, isCorrupt },
+    backing:
+      backing === null
+        ? null
+        : { path: isRelative ? `${folderOf(path)}/${backing}` : backing, format: backingFormat },
+    dataFile: hasDataFile ? 'another file' : null,
   }
 }
 

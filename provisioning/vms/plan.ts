@@ -81,14 +81,14 @@ function startSummary(domain: DomainFacts | null): string {
 
 /** The step that defines a VM that libvirt does not know, or that it would forget when it ends. */
 function defineSteps(vm: Survey, observed: ObservedVms, before: readonly string[]): readonly Step[] {
-  const { name, uuid, seen, wanted, defined } = vm
+  const { name, uuid, machine, seen, wanted, defined } = vm
   if (wanted === null || seen.domain?.persistent) return []
   const made = written(defined?.root ?? wanted.root, name)
   const objection = definitionObjection(vm, observed) ?? ('code' in made ? made : null)
   const replaces = seen.domain === null ? null : xmlDigest(seen.domain.xml)
   return [
     step('define', name, {
-      summary: defined === null ? name : `${name}, which libvirt would forget when it ends`,
+      summary: defined === null ? outlineOf(machine) : 'for good: libvirt would forget it when it ends',
       because: [{ path: pathOf(name), desired: 'defined', observed: defined === null ? null : 'transient' }],
       ...(objection === null && !('code' in made)
         ? { actions: [{ kind: 'domain', operation: 'define', name, uuid, xml: made.xml, replaces } as const] }

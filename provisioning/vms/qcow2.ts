@@ -9,6 +9,10 @@ export interface Qcow2Header {
   readonly virtualBytes: number
   /** The name of the file that it keeps only the difference to, or null. */
   readonly backing: string | null
+  /** Its format, where the image says it. */
+  readonly backingFormat: string | null
+  /** Whether the bytes that were given hold all of the name. */
+  readonly isWhole: boolean
   /** Whether its content is in another file. */
   readonly hasDataFile: boolean
   readonly isEncrypted: boolean
@@ -20,6 +24,19 @@ export const headBytes = 65_536
 
 const magic = Buffer.from('QFI\xfb', 'latin1')
 
+/** Header extensions: a type, a length, and that many bytes filled up to eight; the type 0 ends them. */
+const backingFormatType = 0xe2792aca
+
+function backingFormatIn(bytes: Buffer, start: number): string | null {
+  for (let at = start; at + 8 <= bytes.length; ) {
+    const [type, length] = [bytes.readUInt32BE(at), bytes.readUInt32BE(at + 4)]
+    if (type === 0 || at + 8 + length > bytes.length) return null
+    if (type === backingFormatType) return bytes.subarray(at + 8, at + 8 + length).toString('utf8')
+    at += 8 + Math.ceil(length / 8) * 8
+  }
+  return null
+}
+
 /** The header in the first bytes of a file; null when they are those of no qcow2 image. */
 export function parseQcow2(head: Uint8Array): Qcow2Header | null {
   const bytes = Buffer.from(head.buffer, head.byteOffset, head.byteLength)
@@ -27,7 +44,7 @@ export function parseQcow2(head: Uint8Array): Qcow2Header | null {
   const version = bytes.readUInt32BE(4)
   const backingOffset = Number(bytes.readBigUInt64BE(8))
   const backingBytes = bytes.readUInt32BE(16)
-  // Version 2 ends before the features.
+  // Version 2 ends before the features and before its own length.
   const features = version >= 3 && bytes.length >= 80 ? bytes.readBigUInt64BE(72) : 0n
   return {
     version,
@@ -36,6 +53,8 @@ export function parseQcow2(head: Uint8Array): Qcow2Header | null {
       backingOffset === 0
         ? null
         : bytes.subarray(backingOffset, backingOffset + Math.min(backingBytes, 1023)).toString('utf8'),
+    backingFormat: backingFormatIn(bytes, version >= 3 && bytes.length >= 104 ? bytes.readUInt32BE(100) : 72),
+    isWhole: backingOffset === 0 || backingOffset + backingBytes <= bytes.length,
     isEncrypted: bytes.readUInt32BE(32) !== 0,
     isCorrupt: (features & 2n) !== 0n,
     hasDataFile: (features & 4n) !== 0n,

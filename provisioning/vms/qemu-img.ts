@@ -106,7 +106,10 @@ const isIn = (path: string, folders: readonly string[]): boolean =>
  * Why an image that is in use here may not be what a VM runs on, or null: it, or what it stands on, leads out of the folders of the
  * pools. Such an image was not made by Garrison.
  */
-export function foreignFile({ backing, dataFile }: DiskFacts, folders: readonly string[]): string | null {
+export function foreignFile(
+  { backing, dataFile }: Pick<DiskFacts, 'backing' | 'dataFile'>,
+  folders: readonly string[],
+): string | null {
   if (dataFile !== null) return `it keeps its content in ${JSON.stringify(dataFile)}`
   if (backing === null) return null
   if (!isIn(backing.path, folders)) return `it stands on ${JSON.stringify(backing.path)}, which is in no pool`

@@ -22,6 +22,7 @@ const calls: readonly (keyof HostReader)[] = [
   'list',
   'resolve',
   'facts',
+  'head',
   'capacity',
   'mountTables',
   'sample',

@@ -61,6 +61,7 @@ function readerOf({ files = {}, links = {}, answers = {}, modified = {}, denied 
             modifiedMs: modified[path] ?? 0,
           }
         : null,
+    head: async () => null,
     capacity: async () => null,
     mountTables: async () => [{ pid: 1, own: true, mountinfo: files['/proc/1/mountinfo'] ?? '' }],
     sample: async () => ({ sampledBytes: 1, nonZeroAt: null }),

@@ -163,20 +163,7 @@ t.test('images that lead elsewhere are refused by their header, and never opened
 
 t.test('a backing file within a pool must be a plain path in it, of a format that is said', async (t) => {
   const clone = (path: string, format: string | null = 'qcow2') =>
-    foreignFile(
-      {
-        path: '/srv/vms/a.qcow2',
-        format: 'qcow2',
-        virtualBytes: 1,
-        allocatedBytes: 1,
-        backing: { path, format },
-        dataFile: null,
-        isEncrypted: false,
-        isCorrupt: false,
-        isDirty: false,
-      },
-      ['/srv/vms'],
-    )
+    foreignFile({ backing: { path, format }, dataFile: null }, ['/srv/vms'])
   t.equal(clone('/srv/vms/base.qcow2'), null)
   for (const path of [
     '/srv/vms/../../etc/passwd',
@@ -187,6 +174,30 @@ t.test('a backing file within a pool must be a plain path in it, of a format tha
   ])
     t.match(clone(path), /in no pool/, path)
   t.match(clone('/srv/vms/base.qcow2', null), /does not say the format/)
+})
+
+t.test('the first bytes tell what qemu-img tells', async (t) => {
+  const folder = t.testdir()
+  const at = (name: string) => join(folder, name)
+  run(createDisk({ path: at('base.raw'), sizeBytes: 4 * mib }, 'raw'))
+  run(createDisk({ path: at('blank'), sizeBytes: 3 * mib }, 'qcow2'))
+  run(createClone({ path: at('clone'), sizeBytes: null }, { path: at('base.raw'), format: 'raw' }))
+  run(
+    createClone(
+      { path: at('long'), sizeBytes: 8 * mib },
+      { path: join(folder, './'.repeat(300), 'blank'), format: 'qcow2' },
+    ),
+  )
+  for (const name of ['blank', 'clone', 'long']) {
+    const facts = look(at(name), 'qcow2')
+    const header = parseQcow2(headOf(at(name)).subarray(0, 4096))
+    t.equal(header?.isWhole, true, name)
+    t.equal(header?.virtualBytes, facts.virtualBytes, name)
+    t.equal(header?.backing ?? null, facts.backing?.path ?? null, name)
+    t.equal(header?.backingFormat ?? null, facts.backing?.format ?? null, name)
+  }
+  t.equal(parseQcow2(headOf(at('clone')).subarray(0, 150))?.isWhole, false, 'cut off before the name')
+  for (let length = 0; length < 600; length += 1) parseQcow2(headOf(at('clone')).subarray(0, length))
 })
 
 t.test('the first bytes tell what is no image', async (t) => {

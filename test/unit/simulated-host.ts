@@ -71,6 +71,7 @@ export const readerOf = (world: World, unreadable: ReadonlySet<string> = new Set
   list: unused,
   resolve: unused,
   facts: unused,
+  head: unused,
   capacity: unused,
   mountTables: unused,
   sample: unused,

@@ -321,6 +321,7 @@ const reader: HostReader = {
   list: unused,
   resolve: unused,
   facts: unused,
+  head: unused,
   capacity: unused,
   mountTables: unused,
   sample: unused,
