@@ -503,7 +503,7 @@ export const PROBLEMS = {
   },
   'vm.disk-unowned': {
     meaning: 'A file is where a new disk shall be, and no record says that Garrison made it for this VM.',
-    remedy: 'Move it away; or declare it by its path, if it shall be the disk of this VM as it is.',
+    remedy: 'Move it away; or, if it is the disk of this VM: garrison vm take {vm} --from nobody.',
   },
   'vm.firmware': {
     meaning: 'This machine type cannot boot with the firmware that is declared.',
@@ -534,7 +534,7 @@ export const PROBLEMS = {
     meaning:
       'The record beside the disks says that this VM belongs to another host, which may be running it.',
     remedy:
-      'Make sure that {host} can never start it again; only then remove the record that the message names.',
+      'Make sure that {host} can never start it again, and only then: garrison vm take {vm} --from {host}.',
   },
   'vm.owner-damaged': {
     meaning: 'The record of whom the VM belongs to says nothing that can be relied on.',

@@ -412,6 +412,29 @@ const VERBS = {
       extends: 'the template that it stands on, or null',
     },
   },
+  'vm take': {
+    brief: 'make a VM of a host that is gone this host’s',
+    help: 'Records beside the disks of a declared VM that it belongs to this host from now on; garrison apply then defines and starts it. The present owner must be named, as garrison why vm tells it; nobody, when disks are there without a record. Make sure first that the other host can never start the VM again: when both run it, both write to its disks, and so the risk is destroys-data.',
+    examples: [
+      ['garrison vm take web-3 --from i-0123456789abcdef0', 'what would be done, and what it needs'],
+      ['garrison vm take web-3 --from nobody --allow destroys-data', 'disks that came without a record'],
+    ],
+    operands: { vm: { kind: 'vm', placeholder: 'VM', brief: 'its name in the document', required: true } },
+    flags: {
+      from: {
+        kind: 'text',
+        placeholder: 'HOST',
+        brief: 'whose it is: an instance-id, a machine-id, or nobody',
+        required: true,
+      },
+      allow,
+    },
+    door: 'operate',
+    schema: 'garrison/vm-take/1',
+    json: applyLines,
+    streams: true,
+    steps: true,
+  },
   ...vmVerbs,
   record: {
     brief: 'write what this host answers into a folder',

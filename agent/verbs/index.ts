@@ -31,6 +31,7 @@ const served = {
   'vm start': () => import('./vm-start.ts'),
   'vm stop': () => import('./vm-stop.ts'),
   'vm restart': () => import('./vm-restart.ts'),
+  'vm take': () => import('./vm-take.ts'),
   'vm kill': () => import('./vm-kill.ts'),
   'vm suspend': () => import('./vm-suspend.ts'),
   'vm resume': () => import('./vm-resume.ts'),

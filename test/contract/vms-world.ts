@@ -62,6 +62,8 @@ export interface VmsWorld {
     args: object,
     told: (one: Told<Line>, agent: ChildProcess) => void,
   ): Promise<unknown>
+  /** Every line of a verb. */
+  all<Line>(verb: string, args?: object): Promise<readonly Told<Line>[]>
   /** The whole answer of a verb that has one line. */
   answer<Result>(verb: string, args?: object): Promise<Told<Result>>
   /** Applies to the end; the last line. */
@@ -119,10 +121,10 @@ export async function vmsWorld(): Promise<VmsWorld> {
     createInterface({ input: agent.stdout }).on('line', (line) => told(JSON.parse(line), agent))
     return once(agent, 'close')
   }
-  const lines = async <Line>(verb: string, args: object): Promise<readonly Told<Line>[]> => {
-    const all: Told<Line>[] = []
-    await begin<Line>(verb, args, (one) => all.push(one))
-    return all
+  const all = async <Line>(verb: string, args: object = {}): Promise<readonly Told<Line>[]> => {
+    const lines: Told<Line>[] = []
+    await begin<Line>(verb, args, (one) => lines.push(one))
+    return lines
   }
 
   return {
@@ -133,13 +135,14 @@ export async function vmsWorld(): Promise<VmsWorld> {
     declare,
     ask,
     begin,
+    all,
     async answer<Result>(verb: string, args: object = {}) {
-      const [one] = await lines<Result>(verb, args)
+      const [one] = await all<Result>(verb, args)
       if (one === undefined) throw new Error(`${verb} said nothing`)
       return one
     },
     async apply(args = {}) {
-      const last = (await lines<ApplyLine>('apply', args)).at(-1)
+      const last = (await all<ApplyLine>('apply', args)).at(-1)
       if (last?.line.event !== 'finished') throw new Error(`apply ended with ${JSON.stringify(last)}`)
       return last as Told<Finished>
     },

@@ -4,13 +4,14 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import type { ApplyLine } from '../../agent/verbs/apply.ts'
 import type { Plan } from '../../agent/verbs/plan.ts'
 import type { Status } from '../../agent/verbs/status.ts'
 import { names, vmsWorld } from './vms-world.ts'
 
 const world = await vmsWorld()
 t.teardown(() => world.stop())
-const { libvirtd, pool, root, ask, answer, apply, emulators } = world
+const { libvirtd, pool, root, ask, all, answer, apply, emulators } = world
 
 t.test('from nothing to running, and then nothing more', async (t) => {
   const planned = await answer<Plan>('plan')
@@ -107,10 +108,45 @@ t.test('a VM that belongs to another host is not started', async (t) => {
   t.match(await answer('why', { subject: 'vms', name: 'blank' }), {
     text: /belongs to i-other since epoch 2/,
   })
-  unlinkSync(record)
+  t.test('until it is taken over, from whom it belongs to and in a new epoch', async (t) => {
+    const take = (args: object) => all<ApplyLine>('vm take', { vm: 'blank', ...args })
+    const last = async (args: object) => (await take(args)).at(-1)
+    t.match(await last({ from: 'i-third', allow: 'destroys-data' }), {
+      exit: 3,
+      line: { left: [{ blocked: { message: 'blank belongs to i-other, not to i-third' } }] },
+    })
+    t.match(await last({ from: 'i-other' }), {
+      exit: 3,
+      text: /garrison vm take blank --from i-other --allow destroys-data/,
+    })
+    t.match(await last({ from: 'i-other', allow: 'destroys-data' }), {
+      exit: 0,
+      line: { outcome: 'settled', performed: 1 },
+    })
+    const taken = JSON.parse(readFileSync(join(pool, 'blank/owner-0000000003.json'), 'utf8'))
+    t.same(taken, { ...owner, epoch: 3 })
+    t.match(await last({ from: 'i-other', allow: 'destroys-data' }), { exit: 0, line: { performed: 0 } })
+    t.match(await apply(), { exit: 0 })
+    t.equal(ask('domstate', 'blank').trim(), 'running')
+  })
+  t.test('and disks that came without a record, from nobody', async (t) => {
+    ask('destroy', 'blank')
+    ask('undefine', 'blank')
+    for (const name of readdirSync(join(pool, 'blank')))
+      if (name.startsWith('owner-')) unlinkSync(join(pool, 'blank', name))
+    t.match(await apply(), {
+      exit: 3,
+      line: { left: [{ blocked: { code: 'vm.disk-unowned', remedy: /vm take blank --from nobody/ } }] },
+    })
+    await all('vm take', { vm: 'blank', from: 'nobody', allow: 'destroys-data' })
+    t.match(await apply(), { exit: 0, line: { outcome: 'settled' } })
+    t.equal(emulators('blank').length, 1)
+  })
+  t.match(await answer('vm take', { vm: 'blakn', from: 'nobody' }), { line: { code: 'request.no-such-vm' } })
 })
 
 t.test('a VM whose disk is missing is not started', async (t) => {
+  ask('destroy', 'blank')
   const disk = join(pool, 'blank/root.qcow2')
   const kept = readFileSync(disk)
   unlinkSync(disk)
