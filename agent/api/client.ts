@@ -46,7 +46,7 @@ function dechunk(
  */
 export function ask(socketPath: string, { path, args, caller, onLine }: Asking): Promise<Reply> {
   const { promise, resolve, reject } = Promise.withResolvers<Reply>()
-  const body = Buffer.from(JSON.stringify(args))
+  const body = JSON.stringify(args)
   const socket = connect(socketPath)
   let connected = false
   let head: { ok: boolean; chunked: boolean; length: number; exit: number | null; lines: boolean } | null =
@@ -77,9 +77,8 @@ export function ask(socketPath: string, { path, args, caller, onLine }: Asking):
   // Written at once: it is sent as soon as the connection stands.
   socket.write(
     `POST ${path} HTTP/1.1\r\nhost: garrison\r\nconnection: close\r\ngarrison-caller: ${caller}\r\n` +
-      `content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n`,
+      `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   )
-  socket.write(body)
   socket.on('data', (bytes: Buffer) => {
     pending = pending.length === 0 ? bytes : Buffer.concat([pending, bytes])
     if (head === null) {
