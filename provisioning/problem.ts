@@ -473,7 +473,7 @@ export const PROBLEMS = {
   'vm.busy': {
     meaning:
       'libvirt is in the middle of something with this VM: it shuts down, is saved, moved or restored.',
-    remedy: 'Wait until it is done (virsh domstate --reason NAME); then run garrison plan again.',
+    remedy: 'Wait until it is done (garrison vm list); then run garrison plan again.',
   },
   'vm.deadline': {
     meaning: 'A VM did not come to what was asked of it in time; it may yet.',
@@ -520,7 +520,7 @@ export const PROBLEMS = {
   },
   'vm.io-error': {
     meaning: 'The VM was halted by an error of its disk or because its volume is full.',
-    remedy: 'Free room or mend the storage (garrison check); then let it go on with virsh resume.',
+    remedy: 'Free room or mend the storage (garrison check); then let it go on with garrison vm resume.',
   },
   'vm.network-missing': {
     meaning: 'A network or interface that the VM is attached to is not there or not active.',
@@ -543,7 +543,7 @@ export const PROBLEMS = {
   },
   'vm.paused': {
     meaning: 'Somebody has paused the VM, and only they know why.',
-    remedy: 'virsh resume lets it go on; or declare its power as kept.',
+    remedy: 'garrison vm resume lets it go on; or declare its power as kept.',
   },
   'vm.pool-differs': {
     meaning: 'libvirt knows this pool, or its path, as something else.',

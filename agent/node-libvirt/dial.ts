@@ -101,7 +101,7 @@ const connectOnce = (path: string, signal: AbortSignal): Promise<Socket> => {
   socket.once('error', (cause: NodeJS.ErrnoException) => {
     signal.removeEventListener('abort', abort)
     const reason = reasons[cause.code ?? ''] ?? 'lost'
-    reject(new LibvirtConnectionError(reason, `cannot connect to ${path}: ${cause.message}`, { cause }))
+    reject(new LibvirtConnectionError(reason, `cannot connect to ${path}: ${cause.code}`, { cause }))
   })
   socket.once('connect', () => {
     signal.removeEventListener('abort', abort)

@@ -35,7 +35,7 @@ function* powerFindings(
       isUp(vm) ? 'high' : 'warning',
       `${name} ${isUp(vm) ? 'runs here' : 'is defined here'}, and belongs to ${ownership.owner.host}`,
       isUp(vm)
-        ? `Look at once whether it runs there too; if so, stop the one here (virsh destroy ${name}) and check its disks.`
+        ? `Look at once whether it runs there too; if so, stop the one here (garrison vm kill ${name}) and check its disks.`
         : 'See garrison plan; undefine it here, or take it back when the other host can never start it again.',
     )
   if (power === 'paused' && /i\/?o.?error/i.test(reason))
@@ -43,14 +43,14 @@ function* powerFindings(
       'vms.io-error',
       'high',
       `${name} was halted by an I/O error`,
-      'See garrison check for its volume and journalctl -k for its drives; then virsh resume lets it go on.',
+      'See garrison check for its volume and journalctl -k for its drives; then garrison vm resume lets it go on.',
     )
   else if (power === 'paused' || power === 'suspended')
     yield found(
       'vms.paused',
       machine.power === 'running' ? 'warning' : 'notice',
       `${name} is ${power} (${reason})`,
-      `virsh resume ${name} lets it go on.`,
+      `garrison vm resume ${name} lets it go on.`,
     )
   const isHere = ownership.kind !== 'elsewhere'
   if (isHere && (power === 'off' || power === 'crashed') && differences.some(({ path }) => path === 'power'))

@@ -76,7 +76,9 @@ function outlineOf({ cpus, memory, firmware, disks, nics }: Machine): string {
 /** What a start begins from. */
 function startSummary(domain: DomainFacts | null): string {
   if (domain === null) return 'for the first time'
-  return domain.managedSave ? 'from its saved memory' : `it is ${domain.power} (${domain.reason})`
+  if (domain.managedSave) return 'from its saved memory'
+  const { power, reason } = domain
+  return reason === 'unknown' ? `it is ${power}` : `it is ${power} (${reason})`
 }
 
 /** The step that defines a VM that libvirt does not know, or that it would forget when it ends. */
