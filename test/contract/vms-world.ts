@@ -77,7 +77,7 @@ export interface VmsWorld {
 
 /** Makes such a host. Needs root and what `startLibvirtd` needs. */
 export async function vmsWorld(): Promise<VmsWorld> {
-  const libvirtd = await startLibvirtd()
+  const libvirtd = await startLibvirtd({ network: true })
   const root = mkdtempSync(join(tmpdir(), 'garrison-vms-'))
   const pool = join(libvirtd.folder, 'images')
   const image = join(libvirtd.folder, 'base.qcow2')

@@ -157,3 +157,20 @@ t.test('a VM whose disk is missing is not started', async (t) => {
   writeFileSync(disk, kept)
   t.match(await apply(), { exit: 0 })
 })
+
+t.test('a VM whose network is not there is not started, and then is', async (t) => {
+  ask('destroy', 'blank')
+  world.declare({ nics: { lan: { network: 'lan' } } })
+  t.match(await apply({ allow: 'disruptive' }), {
+    exit: 3,
+    line: { outcome: 'blocked', left: [{ key: 'vms.start blank', blocked: { code: 'vm.network-missing' } }] },
+  })
+  const xml = join(root, 'lan.xml')
+  writeFileSync(xml, "<network><name>lan</name><bridge name='vb-lan'/></network>")
+  ask('net-define', xml)
+  t.match(await apply(), { exit: 3 }, 'defined is not active')
+  ask('net-start', 'lan')
+  t.match(await apply(), { exit: 0, line: { outcome: 'settled', performed: 1 } })
+  t.match(ask('domiflist', 'blank'), /vnet\d+ +network +lan +virtio +52(:[0-9a-f]{2}){5}/)
+  t.match(await apply(), { exit: 0, line: { performed: 0 } })
+})
