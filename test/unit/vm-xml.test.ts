@@ -22,6 +22,10 @@ import {
 } from '../../provisioning/vms/xml.ts'
 import { seeded } from './simulated-host.ts'
 
+/** The beginning of a text for the name of a test, which must be one plain line. */
+const plain = (text: string): string =>
+  JSON.stringify(text.slice(0, 30)).replace(/[^ -~]|#/g, (one) => `\\u${one.charCodeAt(0).toString(16)}`)
+
 const again = (root: XmlElement): XmlElement => parseXml(printXml(root)).root
 
 t.test('keeps everything', async (t) => {
@@ -166,7 +170,7 @@ const hostile: readonly string[] = [
 t.test('hostile texts come through exactly, or are refused', async (t) => {
   for (const text of hostile) {
     const tree = element('a', { b: text }, [element('c', {}, [text]), { kind: 'cdata', text }])
-    const shown = JSON.stringify(text.slice(0, 30))
+    const shown = plain(text)
     try {
       const root = again(tree)
       t.equal(root.attributes.get('b'), text, `attribute ${shown}`)
@@ -230,7 +234,7 @@ t.test('hostile names and values in a document come through exactly, or are refu
   for (const [what, place] of Object.entries(places))
     for (const text of hostile) {
       const { machines, read } = place(text)
-      const shown = `${what}: ${JSON.stringify(text.slice(0, 30))}`
+      const shown = `${what}: ${plain(text)}`
       const parsed = vmsSchema.safeParse({ pools, machines })
       if (!parsed.success) {
         refused += 1
