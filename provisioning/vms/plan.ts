@@ -121,7 +121,8 @@ function redefineSteps(vm: Survey, desired: Desired, before: readonly string[]):
   const safe = inner.filter(({ risk }) => risk === 'safe')
   const hard = inner.filter(({ risk }) => risk !== 'safe')
   const what = isUnchanged ? 'as it was before somebody changed it' : 'as it is declared'
-  const when = isUp(domain) ? ', from its next start' : ''
+  const next = domain.managedSave ? 'the start after its saved memory was taken up' : 'its next start'
+  const when = isUp(domain) || domain.managedSave ? `, from ${next}` : ''
   const one = (
     id: string,
     some: readonly Difference[],
@@ -203,6 +204,8 @@ function powerSteps(
   const { name, uuid, machine, seen, differences, pending } = vm
   const { domain } = seen
   const steps: Step[] = []
+  // Looked at once more just before it is started, with the devices that it gets opened exclusively: a mounted one is refused.
+  const claims = seen.files.flatMap(({ path, kind }) => (kind === 'block' ? path : []))
   const autostart = differences.find(({ path }) => path === 'autostart')
   const isWanted = startsWithHost(machine)
   if (domain === null ? isWanted : autostart !== undefined)
@@ -228,40 +231,55 @@ function powerSteps(
         summary: startSummary(domain),
         because,
         ...(objection === null
-          ? { actions: [{ kind: 'domain', operation: 'start', name, uuid } as const] }
+          ? { actions: [{ kind: 'domain', operation: 'start', name, uuid } as const], claims }
           : blockedBy(objection)),
         ...wait,
       }),
     )
   }
-  if (machine.power === 'off' && power !== undefined)
+  if (machine.power === 'off' && power !== undefined) {
+    const objection = powerObjection(vm)
     steps.push(
       step('stop', name, {
         summary: `by its power button, within ${shutdownMs / minuteMs} min`,
         because,
         risk: 'disruptive',
-        actions: [{ kind: 'domain', operation: 'shutdown', name, uuid, deadlineMs: shutdownMs }],
+        ...(objection === null
+          ? {
+              actions: [
+                { kind: 'domain', operation: 'shutdown', name, uuid, deadlineMs: shutdownMs } as const,
+              ],
+            }
+          : blockedBy(objection)),
         ...wait,
       }),
     )
+  }
   if (
     machine.changes === 'restart' &&
     machine.power === 'running' &&
     power === undefined &&
     pending.length > 0
-  )
+  ) {
+    // What could not be started again is not shut down.
+    const objection = startObjection(vm, observed, vms, coming)
     steps.push(
       step('restart', name, {
         summary: 'so that it gets what its definition says',
         because: changesOf(desired, vm, pending),
         risk: 'disruptive',
-        actions: [
-          { kind: 'domain', operation: 'shutdown', name, uuid, deadlineMs: shutdownMs },
-          { kind: 'domain', operation: 'start', name, uuid },
-        ],
+        ...(objection === null
+          ? {
+              actions: [
+                { kind: 'domain', operation: 'shutdown', name, uuid, deadlineMs: shutdownMs },
+                { kind: 'domain', operation: 'start', name, uuid },
+              ] as const,
+            }
+          : blockedBy(objection)),
         ...wait,
       }),
     )
+  }
   return steps
 }
 

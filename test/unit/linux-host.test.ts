@@ -62,6 +62,14 @@ t.test('text, lists, links and facts; absence is null', async (t) => {
   t.match(await host.facts(`${folder}/b`), { kind: 'file', sizeBytes: 5, uid: process.getuid?.() })
   t.match(await host.facts(`${folder}/link`), { kind: 'folder' })
   t.match(await host.facts('/dev/null'), { kind: 'other' })
+  t.equal(
+    await host.head(`${folder}/b`, 3),
+    Buffer.from((await host.readText(`${folder}/b`)) ?? '')
+      .subarray(0, 3)
+      .toString('base64'),
+  )
+  t.equal(await host.head('/dev/null', 512), '')
+  t.equal(Buffer.from((await host.head('/dev/zero', 2 ** 20)) ?? '', 'base64').length, 2 ** 16)
   const capacity = await host.capacity(folder)
   t.ok(capacity && capacity.sizeBytes > capacity.freeBytes && capacity.freeBytes > 0)
   for (const absent of [`${folder}/no`, `${folder}/b/below`, `${folder}/dangling`, '/proc/4194305/stat']) {
@@ -69,6 +77,7 @@ t.test('text, lists, links and facts; absence is null', async (t) => {
     t.equal(await host.list(absent), null)
     t.equal(await host.resolve(absent), null)
     t.equal(await host.facts(absent), null)
+    t.equal(await host.head(absent, 512), null)
     t.equal(await host.capacity(absent), null)
   }
   const unreadable = { code: 'host.unreadable', details: { errno: 'ELOOP' } }

@@ -2,7 +2,7 @@
 // VM is started beside another that has its disks, and no disk that has content is ever made anew.
 
 import t from 'tap'
-import type { Desired } from '../../provisioning/desired.ts'
+import { type Desired, desiredSchema } from '../../provisioning/desired.ts'
 import { assess } from '../../provisioning/engine.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import type { Resource } from '../../provisioning/resource.ts'
@@ -474,6 +474,40 @@ t.test('storage that is not as it must be', async (t) => {
     world.networks.length = 0
     t.same(codes((await look(world, desired)).steps), ['vms.start web-3 vm.network-missing'])
   })
+})
+
+t.test('a volume that is declared must be mounted below its pool', async (t) => {
+  const desired: Desired = {
+    ...desiredSchema.parse({
+      version: 1,
+      array: {},
+      volumes: { logical: { vms: { share: 50, mount: '/srv/vms' }, other: { share: 50, mount: '/srv' } } },
+      vms: { pools: { vms: { path: '/srv/vms/pool' } }, machines: {} },
+    }),
+    sources: {},
+  }
+  const world = emptyWorld()
+  t.same(codes((await look(world, desired)).steps), ['vms.pool vms'])
+  world.mountinfo = '1 0 8:1 / / rw - ext4 /dev/root rw\n2 1 8:2 / /srv rw - ext4 /dev/other rw\n'
+  t.same(codes((await look(world, desired)).steps), ['vms.pool vms vm.not-mounted'])
+})
+
+t.test('a guest is only restarted when it could be started again', async (t) => {
+  const world = await settled(desiredVms({ 'web-3': web }))
+  const more = desiredVms({ 'web-3': { ...web, cpus: 4, changes: 'restart' } })
+  t.equal((await apply(world, more)).outcome, 'blocked', 'disruption is not allowed')
+  world.files.delete('/srv/vms/web-3/data.raw')
+  t.same(codes((await look(world, more)).steps), ['vms.restart web-3 vm.disk-missing'])
+})
+
+t.test('what stands in the way just before a start is seen', async (t) => {
+  const desired = desiredVms({
+    'web-3': { ...web, disks: { root: { path: '/dev/garrison/web', format: 'raw' } } },
+  })
+  const world = emptyWorld()
+  world.files.set('/dev/garrison/web', { kind: 'block', text: '' })
+  const { steps } = await look(world, desired)
+  t.match(steps.at(-1), { id: 'vms.start', claims: ['/dev/garrison/web'] })
 })
 
 t.test('power', async (t) => {
