@@ -49,7 +49,8 @@ function entryText(terminal: Terminal, entry: JournalEntry): string {
     paragraph(`${paint(terminal, 'dim', moment(entry.atMs))}  ${word}`, text, textColumn)
   switch (entry.kind) {
     case 'apply-started': {
-      const { who, allow, only } = entry.request
+      const { who, allow, only, verb } = entry.request
+      if (verb !== undefined) return row('asked', `${verb}, for ${who}`)
       return row('apply', `for ${who}, up to ${allow}${only === undefined ? '' : `, only ${only}`}`)
     }
     case 'step-started':

@@ -1,0 +1,53 @@
+// The documents that libvirt takes for a backup: <domainbackup> and <domaincheckpoint>.
+
+import { element, elementsOf, parseXml, printXml, at as within } from '../../../provisioning/vms/xml.ts'
+
+/** A disk that is copied: into which file, and since which checkpoint (null: all of it). */
+export interface PushedDisk {
+  readonly target: string
+  readonly path: string
+  readonly since: string | null
+}
+
+/** Everything that libvirt is told of a backup that it pushes into files. Disks that are not named are left out. */
+export const backupXml = (disks: readonly PushedDisk[], others: readonly string[]): string =>
+  printXml(
+    element('domainbackup', { mode: 'push' }, [
+      element('disks', {}, [
+        ...disks.map(({ target, path, since }) =>
+          element(
+            'disk',
+            {
+              name: target,
+              backup: 'yes',
+              type: 'file',
+              backupmode: since === null ? 'full' : 'incremental',
+              incremental: since ?? undefined,
+            },
+            [element('driver', { type: 'qcow2' }), element('target', { file: path })],
+          ),
+        ),
+        ...others.map((name) => element('disk', { name, backup: 'no' })),
+      ]),
+    ]),
+  )
+
+/** The files that a backup which is under way is pushed into, from what libvirt says of it. */
+export function pushedFiles(xml: string): readonly string[] {
+  const { root } = parseXml(xml)
+  return elementsOf(within(root, 'disks'), 'disk').flatMap(
+    (disk) => within(disk, 'target')?.attributes.get('file') ?? [],
+  )
+}
+
+/** A checkpoint that keeps for some disks what changes from now on. */
+export const checkpointXml = (name: string, disks: readonly string[], others: readonly string[]): string =>
+  printXml(
+    element('domaincheckpoint', {}, [
+      element('name', {}, [name]),
+      element('disks', {}, [
+        ...disks.map((disk) => element('disk', { name: disk, checkpoint: 'bitmap' })),
+        ...others.map((disk) => element('disk', { name: disk, checkpoint: 'no' })),
+      ]),
+    ]),
+  )

@@ -1,0 +1,278 @@
+// The verbs about VMs against a real libvirtd with libvirt's test driver, through real doors and the real command line.
+
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { verbTable } from '../../agent/api/verbs.ts'
+import { connectOpen } from '../../agent/node-libvirt/index.ts'
+import { element, printXml } from '../../provisioning/vms/xml.ts'
+import { openDoors } from './doors.ts'
+import { startLibvirtd } from './libvirtd.ts'
+
+t.setTimeout(300_000)
+const libvirtd = await startLibvirtd()
+t.teardown(() => libvirtd.stop())
+const uri = 'test:///default'
+const connection = await connectOpen(uri, { socketPath: libvirtd.socketPath })
+const doors = await openDoors(libvirtd, uri)
+t.teardown(async () => {
+  connection.close()
+  await doors.close()
+})
+const { garrison, json } = doors
+
+/** A definition of a VM for the test driver. */
+const xmlOf = (name: string, tags: Readonly<Record<string, string>> = {}): string =>
+  printXml(
+    element('domain', { type: 'test' }, [
+      element('name', {}, [name]),
+      element('memory', { unit: 'MiB' }, ['256']),
+      element('vcpu', {}, ['2']),
+      element('os', {}, [element('type', {}, ['hvm'])]),
+      element('metadata', {}, [
+        element(
+          'garrison:vm',
+          { 'xmlns:garrison': 'https://garrison.invalid/vm/1', digest: '' },
+          Object.entries(tags).map(([key, value]) => element('garrison:tag', { key, value })),
+        ),
+      ]),
+      element('devices', {}, [
+        element('interface', { type: 'network' }, [element('source', { network: 'default' })]),
+      ]),
+    ]),
+  )
+
+const define = async (name: string, tags?: Readonly<Record<string, string>>) =>
+  connection.domainDefineXML({ xml: xmlOf(name, tags) })
+
+const powerOf = async (name: string): Promise<string> => {
+  const { lines } = await json('read', 'vm', 'list')
+  return lines[0].vms.find((vm: { name: string }) => vm.name === name)?.power
+}
+
+t.test('list', async (t) => {
+  await define('web-1', { env: 'prod', tier: 'web' })
+  await define('web-2', { env: 'prod' })
+  await define('web-10', { env: 'test' })
+  const { exit, lines } = await json('read', 'vm', 'list')
+  t.equal(exit, 0)
+  t.same(
+    lines[0].vms.map(({ name }: { name: string }) => name),
+    ['test', 'web-1', 'web-2', 'web-10'],
+  )
+  t.match(lines[0].vms[1], {
+    power: 'off',
+    persistent: true,
+    autostart: false,
+    saved: false,
+    cpus: 2,
+    memoryBytes: 256 * 2 ** 20,
+    networks: ['default'],
+    tags: { env: 'prod', tier: 'web' },
+    problem: null,
+  })
+  const table = await garrison('read', 'vm', 'list')
+  t.equal(
+    table.stdout,
+    [
+      'name    power    cpus  memory   age  networks  tags',
+      'test    running  2     8.0 GiB  -    default   -',
+      'web-1   off      2     256 MiB  -    default   env=prod tier=web',
+      'web-2   off      2     256 MiB  -    default   env=prod',
+      'web-10  off      2     256 MiB  -    default   env=test',
+      '',
+    ].join('\n'),
+  )
+  const namesOf = async (...args: readonly string[]) => {
+    const { stdout, stderr } = await garrison('read', 'vm', 'list', '--csv', '--columns', 'name', ...args)
+    t.equal(stderr, '')
+    return stdout.trim().split('\n').slice(1)
+  }
+  t.same(await namesOf('--power', 'running'), ['test'])
+  t.same(await namesOf('web-[12]'), ['web-1', 'web-2'])
+  t.same(await namesOf('--tag', 'env=prod', '--tag', 'tier'), ['web-1'])
+  t.same(await namesOf('--network', 'default', '--sort', 'uuid', 'web-*').then((all) => all.sort()), [
+    'web-1',
+    'web-10',
+    'web-2',
+  ])
+  t.same(await namesOf('--older', '1s'), [])
+  const csv = await garrison('read', 'vm', 'list', 'web-1', '--csv', '--columns', 'name,memory,tags,id')
+  t.equal(csv.stdout, 'name,memory,tags,id\nweb-1,268435456,env=prod tier=web,\n')
+  const wrong = await garrison('read', 'vm', 'list', '--columns', 'nam')
+  t.equal(wrong.exit, 1)
+  t.match(wrong.stderr, /request\.invalid: --columns takes names/)
+})
+
+t.test('show', async (t) => {
+  const { exit, lines } = await json('read', 'vm', 'show', 'web-1')
+  t.equal(exit, 0)
+  t.same(Object.keys(lines[0]).sort(), Object.keys(verbTable['vm show'].json).sort())
+  t.equal(lines[0].vm.name, 'web-1')
+  const byUuid = await garrison('read', 'vm', 'show', lines[0].vm.uuid)
+  t.match(byUuid.stdout, /^web-1 {2}off/)
+  t.match(byUuid.stdout, /^ {2}tags {8}env=prod, tier=web$/m)
+  const none = await garrison('read', 'vm', 'show', 'web-11')
+  t.equal(none.exit, 1)
+  t.match(none.stderr.replace(/\s+/g, ' '), /request\.no-such-vm: unknown VM "web-11"; did you mean web-1/)
+})
+
+t.test('what changes a VM needs the operate door', async (t) => {
+  for (const verb of ['start', 'stop', 'restart', 'kill', 'suspend', 'resume']) {
+    const { exit, lines } = await json('read', 'vm', verb, 'web-1')
+    t.equal(exit, null, verb)
+    t.equal(lines[0].code, 'door.refused')
+  }
+  t.equal((await garrison('read', 'vm', 'kill', '--all')).exit, 3)
+})
+
+t.test('power', async (t) => {
+  const started = await garrison('operate', 'vm', 'start', 'web-*')
+  t.equal(started.exit, 0, started.stderr)
+  t.match(
+    started.stdout.replace(/\d+\.\d s/g, 'N s'),
+    /^(web-\d+ +started +N s {2}done\n){3}3 done in N s\.\n$/,
+  )
+  t.equal(await powerOf('web-2'), 'running')
+  const again = await json('operate', 'vm', 'start', '--tag', 'env=prod')
+  t.equal(again.exit, 0)
+  t.same(again.lines.flatMap(({ event, vm }) => (event === 'done' ? [vm] : [])).sort(), ['web-1', 'web-2'])
+  t.match(again.lines.at(-1), { event: 'finished', done: 0, unchanged: 2, failed: 0 })
+  for (const { event } of again.lines) t.ok(event in verbTable['vm start'].json, event)
+
+  t.equal((await json('operate', 'vm', 'suspend', 'web-1')).exit, 0)
+  t.equal(await powerOf('web-1'), 'paused')
+  const paused = await garrison('operate', 'vm', 'stop', 'web-1')
+  t.equal(paused.exit, 1)
+  t.match(paused.stdout, /vm\.wrong-power: web-1 is paused/)
+  t.match(paused.stdout, /To go on: garrison vm resume web-1\./)
+  t.equal((await json('operate', 'vm', 'resume', 'web-1')).exit, 0)
+  t.equal((await json('operate', 'vm', 'restart', 'web-1')).exit, 0)
+  t.equal(await powerOf('web-1'), 'running')
+  t.equal((await json('operate', 'vm', 'suspend', 'web-1', '--to-disk')).exit, 0)
+  t.equal(await powerOf('web-1'), 'off')
+  t.match((await json('read', 'vm', 'list', 'web-1')).lines[0].vms[0], { saved: true })
+  t.match((await garrison('operate', 'vm', 'resume', 'web-1')).stdout, /garrison vm start web-1/)
+  t.equal((await json('operate', 'vm', 'start', 'web-1')).exit, 0)
+
+  const stopped = await json('operate', 'vm', 'stop', 'web-1', 'web-2', 'web-10', 'test')
+  t.equal(stopped.exit, 0)
+  t.equal(stopped.lines.at(-1).done, 4)
+  t.equal((await json('operate', 'vm', 'start', '--all')).exit, 0)
+  t.equal((await json('operate', 'vm', 'kill', '--all', '--parallel', '1')).exit, 0)
+  t.equal(await powerOf('test'), 'off')
+})
+
+t.test('a slip of the pen does nothing to any', async (t) => {
+  for (const [args, message] of [
+    [['web-1', 'wbe-2'], /unknown VM "wbe-2"; did you mean web-2/],
+    [['web-1', 'x*'], /no VM has a name like "x\*"/],
+    [['--tag', 'env=prd'], /no VM has the tag "env=prd"/],
+    [[], /needs VMs: names/],
+    [['web-1', '--all'], /takes names or --all, not both/],
+    [['web-1', '--parallel', '0'], /--parallel takes a number/],
+  ] as const) {
+    const { exit, stderr } = await garrison('operate', 'vm', 'start', ...args)
+    t.equal(exit, 1, args.join(' '))
+    t.match(stderr.replace(/\s+/g, ' '), message)
+  }
+  t.equal(await powerOf('web-1'), 'off')
+})
+
+t.test('one that fails hinders no other, and is told', async (t) => {
+  await json('operate', 'vm', 'start', 'web-2')
+  await json('operate', 'vm', 'suspend', 'web-2')
+  const { exit, lines } = await json('operate', 'vm', 'start', 'web-*')
+  t.equal(exit, 1)
+  t.match(lines.at(-1), { done: 2, failed: 1 })
+  t.match(
+    lines.find(({ event }) => event === 'failed'),
+    { vm: 'web-2', problem: { code: 'vm.wrong-power' } },
+  )
+  await json('operate', 'vm', 'kill', '--all')
+})
+
+t.test('the journal has who, what and the outcome', async (t) => {
+  await json('operate', 'vm', 'start', 'web-1')
+  const { stdout } = await garrison('read', 'journal')
+  t.match(stdout, /asked {5}vm start web-1, for operate\.sock, says alice/)
+  t.match(stdout, /begin {5}vms\.start web-1: start it/)
+  t.match(stdout, /done {6}vms\.start web-1 in/)
+  const { lines } = await json('read', 'journal')
+  const entries = lines.map(({ entry }) => entry)
+  const begun = entries.filter(({ kind }) => kind === 'step-started')
+  const settled = entries.filter(({ kind }) => kind === 'step-done' || kind === 'step-failed')
+  t.equal(begun.length, settled.length)
+  t.ok(begun.length > 10)
+  t.equal(
+    new Set(entries.filter(({ kind }) => kind === 'apply-started').map(({ apply }) => apply)).size,
+    entries.filter(({ kind }) => kind === 'apply-ended').length,
+  )
+  const why = await garrison('read', 'why', 'vm', 'web-1')
+  t.match(
+    why.stdout.replace(/\s+/g, ' '),
+    /vms\.start web-1 \(start it\) was performed for operate\.sock, says alice/,
+  )
+  await json('operate', 'vm', 'kill', 'web-1')
+})
+
+t.test('a change that cannot be written down is not made', async (t) => {
+  const file = join(doors.folder, 'journal')
+  const { rmSync } = await import('node:fs')
+  rmSync(file, { recursive: true })
+  writeFileSync(file, 'in the way')
+  const { exit, stderr } = await garrison('operate', 'vm', 'start', 'web-1')
+  t.equal(exit, 1)
+  t.match(stderr, /journal\.unwritable/)
+  t.equal(await powerOf('web-1'), 'off')
+  rmSync(file)
+})
+
+/** Names that libvirt takes and that want to drive a terminal, a shell, a spreadsheet or a path. */
+const hostile = [
+  '\u009b31m\u0085owned',
+  '$(touch owned); `id`',
+  "'; rm -rf . #",
+  '"><script>alert(1)<',
+  '=HYPERLINK("x","y")',
+  '..',
+  '--all',
+  '-x',
+  'safe\u202egnp.exe',
+  '日本語 und Ümläute 🐚',
+  '[a-z]*?',
+  ' a blank before',
+  'a\tb\rc',
+  'x'.repeat(255),
+]
+
+t.test('hostile names', async (t) => {
+  const driving = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/
+  const made = await Promise.all(hostile.map((name) => define(name, { '\u202ekey': '`id`,"\u202e' })))
+  // libvirt takes the blanks away.
+  const known = made.map(({ name }) => name)
+  for (const name of known) {
+    const { exit, lines } = await json('operate', 'vm', 'start', '--', name)
+    t.equal(exit, 0, JSON.stringify(name))
+    t.same(lines[0].vms, [name], 'it alone is meant')
+    await json('operate', 'vm', 'suspend', '--', name)
+  }
+  const told = await garrison('operate', 'vm', 'stop', '--', ...known)
+  t.equal(told.exit, 1, told.stderr)
+  t.match(told.stdout, /To go on: garrison vm resume -- --all\./, 'a name that looks like a flag')
+  t.match(told.stdout.replace(/\s+/g, ' '), /garrison vm resume '\$\(touch owned\); `id`'\./)
+  t.match(told.stdout, /\$'\\u0000009b31m/i, 'a name that cannot be shown can still be typed')
+  const { lines } = await json('read', 'vm', 'list')
+  const uuids = made.map(({ uuid }) => lines[0].vms.find((vm: { uuid: string }) => vm.uuid === uuid)?.uuid)
+  t.same(
+    uuids,
+    made.map(({ uuid }) => uuid),
+  )
+  const csv = await garrison('read', 'vm', 'list', '--csv')
+  t.notMatch(csv.stdout, /^"?[=+@-]/m)
+  const all = [told, csv, await garrison('read', 'vm', 'list'), await garrison('read', 'journal')]
+  for (const uuid of uuids.slice(0, 3)) all.push(await garrison('read', 'vm', 'show', uuid))
+  for (const { stdout } of all) t.notMatch(stdout, driving)
+  t.equal((await json('operate', 'vm', 'kill', ...uuids)).exit, 0)
+  for (const dom of made) await connection.domainUndefine({ dom })
+})
