@@ -34,22 +34,25 @@ t.test('libvirtd killed and stopped at random while what was done is undone', as
     }
   }
   const troubled = trouble()
-  while (Date.now() < endMs) {
-    const name = of(names)
-    // As a power cut of one guest: libvirtd is not asked, for it may not be there.
-    for (const pid of below(2) === 0 ? emulators(name) : []) process.kill(pid, 'SIGKILL')
-    const { exit, line } = await apply()
-    counts.applies += 1
-    if (exit === 0) counts.settled += 1
-    const codes = line.problems.map(({ code }) => code)
-    t.same(
-      codes.filter((code) => !/^(libvirt|action|plan)\./.test(code)),
-      [],
-    )
-    for (const one of names) t.ok(emulators(one).length <= 1, `${one} is never there twice`)
+  try {
+    while (Date.now() < endMs) {
+      const name = of(names)
+      // As a power cut of one guest: libvirtd is not asked, for it may not be there.
+      for (const pid of below(2) === 0 ? emulators(name) : []) process.kill(pid, 'SIGKILL')
+      const { exit, line } = await apply()
+      counts.applies += 1
+      if (exit === 0) counts.settled += 1
+      const codes = line.problems.map(({ code }) => code)
+      t.same(
+        codes.filter((code) => !/^(libvirt|action|plan)\./.test(code)),
+        [],
+      )
+      for (const one of names) t.ok(emulators(one).length <= 1, `${one} is never there twice`)
+    }
+  } finally {
+    isOver = true
+    await troubled
   }
-  isOver = true
-  await troubled
   t.comment(JSON.stringify(counts))
   t.match(await apply(), { exit: 0, line: { outcome: 'settled' } })
   for (const name of names) t.equal(emulators(name).length, 1)
