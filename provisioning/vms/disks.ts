@@ -39,14 +39,16 @@ export function nameInAlias(device: XmlElement, kind: string): string | null {
 }
 
 /** The attribute of each type of source that says where it is (libvirt's formatdomain, Hard drives). */
-const sourceAttributes: Readonly<Record<string, string>> = { file: 'file', block: 'dev', dir: 'dir' }
+const sourceAttributes: ReadonlyMap<string, string> = new Map(
+  Object.entries({ file: 'file', block: 'dev', dir: 'dir' }),
+)
 
 function sourceOf(disk: XmlElement): DiskSource | null {
   const kind = disk.attributes.get('type') ?? 'file'
   const source = at(disk, 'source')
   if (source === undefined) return null
   const { attributes } = source
-  const attribute = sourceAttributes[kind]
+  const attribute = sourceAttributes.get(kind)
   if (attribute !== undefined) {
     const path = attributes.get(attribute)
     return path === undefined ? null : { kind, at: path }
@@ -146,7 +148,7 @@ export const diskWriters: {
     dropChild(disk, 'source')
     if (value === null) return
     disk.attributes.set('type', value.kind)
-    insert(disk, element('source', { [sourceAttributes[value.kind] ?? 'name']: value.at }))
+    insert(disk, element('source', { [sourceAttributes.get(value.kind) ?? 'name']: value.at }))
   },
   format: setDriver('type'),
   cache: setDriver('cache'),

@@ -74,21 +74,19 @@ const removeAll = (parent: XmlElement, unwanted: readonly XmlElement[]): void =>
 }
 
 /** Bytes in the units that libvirt knows (virScaleInteger): KiB unless one is given. */
-const unitBytes: Readonly<Record<string, number>> = {
-  b: 1,
-  bytes: 1,
-  ...Object.fromEntries(
-    ['k', 'm', 'g', 't', 'p', 'e'].flatMap((letter, index) => [
-      [letter, 1024 ** (index + 1)],
-      [`${letter}ib`, 1024 ** (index + 1)],
-      [`${letter}b`, 1000 ** (index + 1)],
-    ]),
-  ),
-}
+const unitBytes: ReadonlyMap<string, number> = new Map([
+  ['b', 1],
+  ['bytes', 1],
+  ...['k', 'm', 'g', 't', 'p', 'e'].flatMap((letter, index): readonly (readonly [string, number])[] => [
+    [letter, 1024 ** (index + 1)],
+    [`${letter}ib`, 1024 ** (index + 1)],
+    [`${letter}b`, 1000 ** (index + 1)],
+  ]),
+])
 
 const bytesOf = (from: XmlElement | undefined): number | null => {
   const text = textOf(from)
-  const unit = unitBytes[(from?.attributes.get('unit') ?? 'KiB').toLowerCase()]
+  const unit = unitBytes.get((from?.attributes.get('unit') ?? 'KiB').toLowerCase())
   return text !== null && /^\d{1,15}$/.test(text) && unit !== undefined ? Number(text) * unit : null
 }
 
@@ -176,11 +174,11 @@ const osAttribute = (name: 'arch' | 'machine'): Field<string | null> => ({
 })
 
 /** Names that libvirt replaces by the newest versioned one when it defines: `q35` by `pc-q35-7.2`. */
-const machineAliases: Readonly<Record<string, RegExp>> = {
-  q35: /^pc-q35-/,
-  pc: /^pc-i440fx-/,
-  virt: /^virt-/,
-}
+const machineAliases: ReadonlyMap<string | null, RegExp> = new Map([
+  ['q35', /^pc-q35-/],
+  ['pc', /^pc-i440fx-/],
+  ['virt', /^virt-/],
+])
 
 const cpuModel: Field<string | null> = {
   read(domain) {
@@ -290,7 +288,7 @@ export const basicFields: { readonly [Name in keyof Basics]: Field<Basics[Name]>
   machine: {
     ...osAttribute('machine'),
     same: (desired, observed) =>
-      desired === observed || machineAliases[desired ?? '']?.test(observed ?? '') === true,
+      desired === observed || machineAliases.get(desired)?.test(observed ?? '') === true,
   },
   cpuModel,
   clock,

@@ -19,11 +19,12 @@ export interface NicModel {
   readonly model: string
 }
 
-const kinds: Readonly<Record<string, readonly [kind: string, attribute: string]>> = {
-  network: ['network', 'network'],
-  bridge: ['bridge', 'bridge'],
-  direct: ['macvtap', 'dev'],
-}
+/** libvirt's type of a NIC, what it is called here, and the attribute of its source that says where it is. */
+const kinds: readonly (readonly [type: string, kind: string, attribute: string])[] = [
+  ['network', 'network', 'network'],
+  ['bridge', 'bridge', 'bridge'],
+  ['direct', 'macvtap', 'dev'],
+]
 
 /** The `<interface>` elements of a definition, in their order. */
 export const nicElements = (domain: XmlElement): readonly XmlElement[] =>
@@ -34,7 +35,7 @@ export const readNics = (domain: XmlElement): readonly NicModel[] =>
   nicElements(domain).map((nic) => {
     const type = nic.attributes.get('type') ?? ''
     const source = at(nic, 'source')?.attributes
-    const [kind, attribute] = kinds[type] ?? [type, 'name']
+    const [, kind, attribute] = kinds.find(([one]) => one === type) ?? [type, type, 'name']
     return {
       name: nameInAlias(nic, 'nic'),
       mac: at(nic, 'mac')?.attributes.get('address')?.toLowerCase() ?? null,
@@ -57,10 +58,7 @@ export const nicWriters: {
     if (value !== null) replace(nic, element('mac', { address: value }))
   },
   source(nic, { kind, at: place }) {
-    const [type, [, attribute]] = Object.entries(kinds).find(([, [one]]) => one === kind) ?? [
-      kind,
-      [kind, 'name'],
-    ]
+    const [type, , attribute] = kinds.find(([, one]) => one === kind) ?? [kind, kind, 'name']
     nic.attributes.set('type', type)
     replace(nic, element('source', { [attribute]: place, ...(type === 'direct' && { mode: 'bridge' }) }))
   },

@@ -6,6 +6,10 @@ import { imageSchema } from './image.ts'
 import { cloudInitSchema } from './seed.ts'
 import { chosenTemplateSchema } from './template.ts'
 
+/** Names are looked up in objects, where JavaScript has found these before anybody declares anything. */
+const isFree = (name: string): boolean => !(name in Object.prototype)
+const notFree = 'must be another name: JavaScript keeps this one for itself'
+
 /** A VM's name: it is a file name, a word of a command line and a part of a dotted path, so it is nothing else. */
 const machineName = z
   .string()
@@ -13,15 +17,18 @@ const machineName = z
     /^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/,
     'must be at most 63 letters, digits, ., _ or -, with a letter or digit at both ends',
   )
+  .refine(isFree, notFree)
 
 /** The name of a disk, NIC or device within its VM; as a serial number, virtio-blk takes no more than 20 bytes. */
 const partName = z
   .string()
   .regex(/^[a-z][a-z0-9_-]{0,19}$/, 'must be a lower-case letter, then at most 19 letters, digits, _ or -')
+  .refine(isFree, notFree)
 
 const poolName = z
   .string()
   .regex(/^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/, 'must be at most 63 letters, digits, _ or -')
+  .refine(isFree, notFree)
 
 /** Interface names as the kernel takes them: at most 15 bytes without / and blanks. */
 const interfaceName = z

@@ -60,7 +60,9 @@ const refuse = (message: string): never => {
 const named = (name: string): string =>
   namePattern.test(name) ? name : refuse(`${short(name)} is no name of an element or attribute`)
 
-const predefined: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&', apos: "'", quot: '"' }
+const predefined: ReadonlyMap<string, string> = new Map(
+  Object.entries({ lt: '<', gt: '>', amp: '&', apos: "'", quot: '"' }),
+)
 
 /** The text with its references resolved. */
 const resolved = (text: string): string =>
@@ -69,7 +71,7 @@ const resolved = (text: string): string =>
         const [, decimal, hexadecimal] = /^#(?:([0-9]+)|x([0-9A-Fa-f]+));$/.exec(inside) ?? []
         const code = decimal === undefined ? Number.parseInt(hexadecimal ?? '', 16) : Number(decimal)
         const character = Number.isNaN(code)
-          ? predefined[inside.replace(/;$/, '')]
+          ? predefined.get(inside.replace(/;$/, ''))
           : code <= 0x10ffff
             ? String.fromCodePoint(code)
             : undefined

@@ -67,6 +67,8 @@ t.test('refuses', async (t) => {
     'an external entity': '<!DOCTYPE a SYSTEM "file:///etc/passwd"><a/>',
     'a document type further down': '<a><!DOCTYPE b></a>',
     'an unknown entity': '<a>&nbsp;</a>',
+    'a reference that means something to JavaScript': '<a>&constructor;</a>',
+    'another such reference': '<a>&toString;</a>',
     'a reference without end': '<a>&amp</a>',
     'a reference to nothing': '<a>&#0;</a>',
     'a reference to a surrogate': '<a>&#xD800;</a>',
@@ -256,7 +258,22 @@ t.test('hostile names and values in a document come through exactly, or are refu
 })
 
 t.test('names that would leave their folder or their line are refused', async (t) => {
-  const names = ['..', '.', '.hidden', '-rf', 'a/b', '../a', 'a b', 'a\n', '', 'a'.repeat(64), 'é']
+  const names = [
+    'constructor',
+    'toString',
+    'hasOwnProperty',
+    '..',
+    '.',
+    '.hidden',
+    '-rf',
+    'a/b',
+    '../a',
+    'a b',
+    'a\n',
+    '',
+    'a'.repeat(64),
+    'é',
+  ]
   for (const name of names)
     t.notOk(vmsSchema.safeParse({ pools, machines: { [name]: {} } }).success, JSON.stringify(name))
   for (const name of ['a', 'web-3', 'web.example.com', 'Windows_11', '0', 'a'.repeat(63)])
@@ -324,6 +341,7 @@ t.test('memory in every unit of libvirt', async (t) => {
     t.equal(bytes(unit, ' 3 '), 3 * factor, String(unit))
   for (const text of ['', '-1', '1e3', '0x10', '1.5', '9'.repeat(20)]) t.equal(bytes('KiB', text), null, text)
   t.equal(bytes('furlong', '1'), null)
+  t.equal(bytes('constructor', '1'), null)
 })
 
 t.test('changes by a path', async (t) => {
@@ -506,7 +524,10 @@ t.test('whatever a definition says, it is read without an error, and mended to w
         const kind = random()
         if (kind < 0.05) one.attributes.delete(name)
         else if (kind < 0.1)
-          one.attributes.set(name, ['', '-1', 'x', '9'.repeat(30), 'yes'][Math.floor(random() * 5)] ?? '')
+          one.attributes.set(
+            name,
+            ['', '-1', 'x', '9'.repeat(30), 'yes', 'constructor', 'toString'][Math.floor(random() * 7)] ?? '',
+          )
       }
       for (const child of [...one.children]) {
         if (child.kind !== 'element') continue
