@@ -87,7 +87,7 @@ export async function settle(guest: Guest, words: readonly string[] = []): Promi
 }
 
 /** What a settled guest looks like from outside Garrison: arrays, groups, volumes, filesystems and mounts, without times. */
-export async function shapeOf(guest: Guest): Promise<unknown> {
+export async function shapeOf(guest: Guest): Promise<object> {
   const [md, lvs, mounts] = await Promise.all([
     guest.run(['mdadm', '--detail', '--scan']),
     guest.run(['lvs', '--noheadings', '--options', 'vg_name,lv_name,lv_size,lv_tags', '--units', 'm']),
