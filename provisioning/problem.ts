@@ -384,6 +384,11 @@ export const PROBLEMS = {
     meaning: 'No drive has the name or serial that was given, or several have.',
     remedy: 'See garrison drives for their names, garrison drives --json for whole serials.',
   },
+  'request.no-such-part': {
+    meaning: 'The VM has no disk, NIC or snapshot, or libvirt no pool or volume, of the name that was given.',
+    remedy:
+      'See garrison vm show and garrison vm snapshot list for what the VM has, virsh vol-list for what is in a pool.',
+  },
   'request.no-such-vm': {
     meaning: 'No VM has the name, UUID, pattern or tag that was given. Nothing was done to any other.',
     remedy: 'See garrison vm list for their names; a name that looks strange is safer given by its UUID.',
@@ -481,6 +486,11 @@ export const PROBLEMS = {
       'See what it does with garrison vm console. When it does not listen, its power can be cut: {command}.',
     retry: true,
   },
+  'vm.declared': {
+    meaning: 'The desired document declares the VM, and would have it made again as it was.',
+    remedy:
+      'Take {vm} out of the document first (garrison plan then shows what that means); or change it there.',
+  },
   'vm.disk-elsewhere': {
     meaning: 'The VM runs on another disk than the one that is declared, and what its guest wrote is there.',
     remedy:
@@ -491,6 +501,10 @@ export const PROBLEMS = {
       'A disk image leads to a file outside of the pools, so Garrison did not make it, and its guest could read that file.',
     remedy:
       'See qemu-img info for what it stands on; declare such a disk by its path if you know that it is right.',
+  },
+  'vm.disk-in-use': {
+    meaning: 'Another VM has the disk. Two that write to one disk destroy what is on it.',
+    remedy: 'See garrison vm show {by}. Detach it there first, or attach it to both with --read-only.',
   },
   'vm.disk-missing': {
     meaning: 'A disk that the VM has is not there, and a new one would not have its content.',
@@ -522,9 +536,27 @@ export const PROBLEMS = {
     meaning: 'The VM was halted by an error of its disk or because its volume is full.',
     remedy: 'Free room or mend the storage (garrison check); then let it go on with garrison vm resume.',
   },
+  'vm.name-taken': {
+    meaning: 'There is a VM of that name already.',
+    remedy: 'Choose another name; garrison vm list shows those that are taken.',
+  },
   'vm.network-missing': {
     meaning: 'A network or interface that the VM is attached to is not there or not active.',
     remedy: 'See virsh net-list --all and ip link; start it or correct the nics of the VM.',
+  },
+  'vm.no-log': {
+    meaning: 'There is no log of the VM: it was never started by QEMU on this host, or its log was removed.',
+    remedy: 'See garrison vm events for what happens to it, and journalctl -u libvirtd -u virtqemud.',
+  },
+  'vm.not-clonable': {
+    meaning: 'A disk of the VM is not a file that can be copied beside itself.',
+    remedy:
+      'Detach it for the while (garrison vm disk detach), clone, and attach it again; or copy it by its own means.',
+  },
+  'vm.not-defined': {
+    meaning:
+      'The VM runs and is not defined: it is gone when it ends, and nothing can be kept for its next start.',
+    remedy: 'To keep it, save its definition (virsh dumpxml) and define it (virsh define); then try again.',
   },
   'vm.not-mounted': {
     meaning: 'What the files of VMs are on is not mounted, so they would be made on the wrong filesystem.',

@@ -111,6 +111,8 @@ export interface Context<Libvirt = unknown> {
   readonly journal: JournalFile
   readonly reader: HostReader
   readonly performer: Performer
+  /** What the desired document of this host says of its VMs; nothing when there is none that is valid. */
+  declaredMachines(): Promise<Readonly<Record<string, unknown>>>
   readonly instance: () => Promise<string>
   readonly libvirt: LibvirtDoor<Libvirt>
   readonly libvirtFolders: LibvirtFolders
@@ -253,6 +255,7 @@ export function contextsOf<Libvirt>(
     journal,
     reader,
     performer,
+    declaredMachines: async () => (await read()).desired.vms?.machines ?? {},
     instance: parts.instance,
     libvirt: parts.libvirt,
     libvirtFolders: parts.libvirtFolders,

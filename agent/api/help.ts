@@ -40,6 +40,9 @@ const column = 24
 const rowsOf = (fields: Readonly<Record<string, Field>>, label: (name: string, field: Field) => string) =>
   Object.entries(fields).map(([name, field]) => paragraph(`  ${label(name, field)}`, field.brief, column))
 
+/** How many words of a group the overview names. */
+const mostWords = 8
+
 /** A row for each verb of one word, and one for those of several words that begin alike. */
 function verbRows(): readonly string[] {
   const rows = new Map<string, { brief: string; further: Set<string> }>()
@@ -51,7 +54,10 @@ function verbRows(): readonly string[] {
     else row.further.add(second)
   }
   return [...rows].map(([first, { brief, further }]) => {
-    const words = [...further].join(', ')
+    const words =
+      further.size <= mostWords
+        ? [...further].join(', ')
+        : `${[...further].slice(0, mostWords).join(', ')}, …: see garrison ${first} --help`
     if (brief === '') return paragraph(`  ${first} WORD`, words, column)
     return paragraph(`  ${first}`, words === '' ? brief : `${brief}; ${words}`, column)
   })

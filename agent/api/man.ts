@@ -10,6 +10,7 @@ const plain = (text: string): string =>
     .replaceAll('\\', '\\e')
     .replaceAll('-', '\\-')
     .replaceAll('…', '\\[u2026]')
+    .replaceAll('’', '\\[cq]')
     .replace(/^([.'])/gm, '\\&$1')
 
 /** A brief of the table as a sentence. */

@@ -35,6 +35,22 @@ const served = {
   'vm kill': () => import('./vm-kill.ts'),
   'vm suspend': () => import('./vm-suspend.ts'),
   'vm resume': () => import('./vm-resume.ts'),
+  'vm logs': () => import('./vm-logs.ts'),
+  'vm stats': () => import('./vm-stats.ts'),
+  'vm events': () => import('./vm-events.ts'),
+  'vm set': () => import('./vm-set.ts'),
+  'vm disk attach': () => import('./vm-disk-attach.ts'),
+  'vm disk detach': () => import('./vm-disk-detach.ts'),
+  'vm disk resize': () => import('./vm-disk-resize.ts'),
+  'vm nic attach': () => import('./vm-nic-attach.ts'),
+  'vm nic detach': () => import('./vm-nic-detach.ts'),
+  'vm snapshot create': () => import('./vm-snapshot-create.ts'),
+  'vm snapshot list': () => import('./vm-snapshot-list.ts'),
+  'vm snapshot revert': () => import('./vm-snapshot-revert.ts'),
+  'vm snapshot delete': () => import('./vm-snapshot-delete.ts'),
+  'vm rename': () => import('./vm-rename.ts'),
+  'vm delete': () => import('./vm-delete.ts'),
+  'vm clone': () => import('./vm-clone.ts'),
 }
 
 /** A verb that runs where the host can be read: in the operate process, or in the client on a host without one. */

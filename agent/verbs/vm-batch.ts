@@ -6,9 +6,10 @@ import type { Context } from '../api/context.ts'
 import { duration, paint, paragraph, shorten, type Terminal, withTail } from '../api/terminal.ts'
 import { EXIT, type Exit } from '../api/verbs.ts'
 import type { Connection } from '../node-libvirt/index.ts'
+import type { KnownInHand } from '../vms/devices.ts'
 import type { DefinedVm } from '../vms/facts.ts'
-import { type Choice, chooseVms } from '../vms/select.ts'
-import type { Became, InHand } from '../vms/transitions.ts'
+import { type Choice, chooseVms, findVm } from '../vms/select.ts'
+import type { Became } from '../vms/transitions.ts'
 
 /** One line of the answer. Durations in milliseconds. */
 export type VmLine =
@@ -37,16 +38,18 @@ export type VmLine =
       readonly durationMs: number
     }
 
-/** What is done to each VM that was chosen. `risk` is the most that it may cost. */
+/** What is done to each VM that was chosen. `risk` is the most that it may cost; `all` are the VMs of this host. */
 export interface VmWork {
   readonly verb: string
   readonly risk: Risk
   readonly parallel: number
-  work(hand: InHand & { readonly vm: DefinedVm }): Promise<Became>
+  work(hand: KnownInHand, all: readonly DefinedVm[]): Promise<Became>
 }
 
-/** How VMs are chosen on the command line; verbs that know no --all leave it out. */
-export type Asked = Omit<Choice, 'all'> & { readonly all?: boolean; readonly parallel?: string | undefined }
+/** How VMs are chosen on the command line; verbs that know no --all leave it out, those for one VM name it. */
+export type Asked =
+  | (Omit<Choice, 'all'> & { readonly all?: boolean; readonly parallel?: string | undefined })
+  | { readonly vm: string }
 
 const mostParallel = 64
 
@@ -62,22 +65,31 @@ function parallelOf(text: string | undefined, usual: number, verb: string): numb
 const outcomeOf = ({ failed, unknown, left }: Extract<VmLine, { event: 'finished' }>): string =>
   unknown > 0 ? 'unknown' : failed > 0 ? 'failed' : left > 0 ? 'stopped' : 'done'
 
+const typedOf = (verb: string, asked: Asked): string =>
+  'vm' in asked
+    ? `${verb} ${asked.vm}`
+    : [verb, ...(asked.all ? ['--all'] : []), ...asked.tag.map((one) => `--tag ${one}`), ...asked.names].join(
+        ' ',
+      )
+
 /** Does something to every VM that is meant, and tells it. Throws before the first line when nothing can be begun. */
 export async function* changeVms(
   context: Context<Connection>,
-  { names, all = false, tag, parallel: wanted }: Asked,
+  asked: Asked,
   { verb, risk, parallel: usual, work }: VmWork,
 ): AsyncGenerator<VmLine> {
   const { clock, reader, libvirtFolders, signal } = context
-  const parallel = parallelOf(wanted, usual, verb)
-  const [{ readVms }, { openChanges }, { inParallel }] = await Promise.all([
+  const parallel = 'vm' in asked ? 1 : parallelOf(asked.parallel, usual, verb)
+  const [{ readModel, readVms }, { openChanges }, { inParallel }, { mayStart }, { VIR }] = await Promise.all([
     import('../vms/facts.ts'),
     import('../vms/changes.ts'),
     import('../vms/batch.ts'),
+    import('../vms/may-start.ts'),
+    import('../node-libvirt/index.ts'),
   ])
   const beganMs = clock()
   const vms = await readVms(await context.libvirt('monitor'), reader, libvirtFolders.run)
-  const items = chooseVms(vms, { names, all, tag }, verb)
+  const items = 'vm' in asked ? [findVm(vms, asked.vm)] : chooseVms(vms, { all: false, ...asked }, verb)
   yield { event: 'selected', vms: items.map(({ name }) => name) }
   const ended = { done: 0, unchanged: 0, failed: 0, unknown: 0 }
   const finished = () => ({
@@ -87,10 +99,18 @@ export async function* changeVms(
     durationMs: clock() - beganMs,
   })
   if (items.length > 0) {
-    const typed = [verb, ...(all ? ['--all'] : []), ...tag.map((one) => `--tag ${one}`), ...names].join(' ')
-    const changes = await openChanges(context, typed, risk)
+    const changes = await openChanges(context, typedOf(verb, asked), risk)
     const to = () => context.libvirt('control')
-    const events = inParallel({ items, parallel, signal, clock, work: (vm) => work({ to, vm, changes }) })
+    const handOf = (vm: DefinedVm) => ({
+      to,
+      vm,
+      changes,
+      mayStart: async () => {
+        const model = await readModel(await to(), vm, VIR.DOMAIN_XML_INACTIVE)
+        await mayStart(reader, await context.instance(), vm.name, model)
+      },
+    })
+    const events = inParallel({ items, parallel, signal, clock, work: (vm) => work(handOf(vm), vms) })
     for await (const one of events) {
       const { name: vm, uuid } = one.item
       if (one.kind === 'begun') yield { event: 'begun', vm, uuid }

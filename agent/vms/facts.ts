@@ -2,9 +2,10 @@
 
 import type { HostReader } from '../../provisioning/host.ts'
 import { HostError, type ProblemReport } from '../../provisioning/problem.ts'
-import { type DomainModel, readDomain } from '../../provisioning/vms/domain.ts'
+import { readDefinition } from '../../provisioning/vms/definition.ts'
+import type { DomainModel } from '../../provisioning/vms/domain.ts'
 import { type Power, powerOf } from '../../provisioning/vms/power.ts'
-import { parseXml, XmlError } from '../../provisioning/vms/xml.ts'
+import { XmlError } from '../../provisioning/vms/xml.ts'
 import { type Connection, type Domain, VIR } from '../node-libvirt/index.ts'
 import { isRefusal } from './reach.ts'
 import { startedMs } from './uptime.ts'
@@ -42,10 +43,14 @@ export interface DefinedVm extends Vm {
 const within = { deadlineMs: 10_000 }
 
 /** What libvirt makes of a VM's definition, as it is now: of a running one that which it runs with. */
-export async function readModel(libvirt: Connection, dom: Domain, flags = 0): Promise<DomainModel> {
+export async function readModel(
+  libvirt: Connection,
+  dom: Pick<Domain, 'name' | 'uuid'>,
+  flags = 0,
+): Promise<DomainModel> {
   const xml = await libvirt.domainGetXMLDesc({ dom, flags }, within)
   try {
-    return readDomain(parseXml(xml).root)
+    return readDefinition(xml).model
   } catch (cause) {
     if (!(cause instanceof XmlError)) throw cause
     throw new HostError(

@@ -13,6 +13,8 @@ export interface InHand {
   readonly to: ToLibvirt
   readonly vm: { readonly name: string; readonly uuid: string; readonly persistent: boolean }
   readonly changes: Pick<Changes, 'make'>
+  /** Throws why it may not be started. */
+  readonly mayStart: () => Promise<void>
 }
 
 /** What became of it. `changed` is false when it was so already. */
@@ -60,6 +62,7 @@ export async function start(hand: InHand, { paused = false } = {}): Promise<Beca
     if (paused && power === 'paused') return { changed: false, text: 'is paused already' }
     throw wrongPower(vm, power, power === 'paused' || power === 'suspended' ? 'resume' : 'kill')
   }
+  await hand.mayStart()
   const wanted = paused ? 'start it paused' : 'start it'
   await changes.make(
     {

@@ -2,11 +2,12 @@
 
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { verbTable } from '../../agent/api/verbs.ts'
 import { connectOpen } from '../../agent/node-libvirt/index.ts'
 import { element, printXml } from '../../provisioning/vms/xml.ts'
-import { openDoors } from './doors.ts'
+import { ended, linesOf, openDoors, start } from './doors.ts'
 import { startLibvirtd } from './libvirtd.ts'
 
 t.setTimeout(300_000)
@@ -158,7 +159,13 @@ t.test('power', async (t) => {
   const stopped = await json('operate', 'vm', 'stop', 'web-1', 'web-2', 'web-10', 'test')
   t.equal(stopped.exit, 0)
   t.equal(stopped.lines.at(-1).done, 4)
-  t.equal((await json('operate', 'vm', 'start', '--all')).exit, 0)
+  const all = await json('operate', 'vm', 'start', '--all')
+  t.equal(all.exit, 1)
+  t.match(
+    all.lines.find(({ event }) => event === 'failed'),
+    { vm: 'test', problem: { code: 'vm.disk-missing' } },
+  )
+  t.match(all.lines.at(-1), { done: 3, failed: 1 })
   t.equal((await json('operate', 'vm', 'kill', '--all', '--parallel', '1')).exit, 0)
   t.equal(await powerOf('test'), 'off')
 })
@@ -214,6 +221,168 @@ t.test('the journal has who, what and the outcome', async (t) => {
     /vms\.start web-1 \(start it\) was performed for operate\.sock, says alice/,
   )
   await json('operate', 'vm', 'kill', 'web-1')
+})
+
+t.test('set', async (t) => {
+  const { exit, lines } = await json(
+    ...(['operate', 'vm', 'set', 'web-2', '--cpus', '3', '--memory', '512MiB'] as const),
+    ...(['--add-tag', 'tier=db', '--remove-tag', 'env', '--autostart', 'on'] as const),
+  )
+  t.equal(exit, 0)
+  t.match(lines[2], {
+    event: 'done',
+    changed: true,
+    text: /^3 processors; memory 512 MiB; tag tier=db, no tag env; autostart on$/,
+  })
+  t.match((await json('read', 'vm', 'list', 'web-2')).lines[0].vms[0], {
+    cpus: 3,
+    memoryBytes: 512 * 2 ** 20,
+    tags: { tier: 'db' },
+    autostart: true,
+  })
+  const again = await json('operate', 'vm', 'set', 'web-2', '--cpus', '3', '--add-tag', 'tier=db')
+  t.match(again.lines[2], { event: 'done', changed: false })
+  await json(
+    'operate',
+    'vm',
+    'set',
+    'web-2',
+    '--add-tag',
+    'env=prod',
+    '--remove-tag',
+    'tier',
+    '--autostart',
+    'off',
+  )
+  for (const wrong of [['--cpus', '0'], ['--memory', '8GB'], ['--add-tag', 'Env=x'], ['--add-tag', 'x'], []])
+    t.match(
+      (await json('operate', 'vm', 'set', 'web-2', ...wrong)).lines[0],
+      { code: 'request.invalid' },
+      wrong.join(' '),
+    )
+})
+
+t.test('snapshots', async (t) => {
+  t.equal((await json('operate', 'vm', 'start', 'web-1')).exit, 0)
+  const made = await garrison(
+    'operate',
+    'vm',
+    'snapshot',
+    'create',
+    'web-1',
+    'web-2',
+    '--name',
+    'monday',
+    '--description',
+    'before all',
+  )
+  t.equal(made.exit, 0, made.stderr)
+  t.equal((await json('operate', 'vm', 'snapshot', 'create', 'web-1', '--name', 'tuesday')).exit, 0)
+  const { lines } = await json('read', 'vm', 'snapshot', 'list', 'web-1')
+  t.same(Object.keys(lines[0]).sort(), Object.keys(verbTable['vm snapshot list'].json).sort())
+  t.match(lines[0].snapshots, [
+    { name: 'monday', description: 'before all', parent: null, power: 'running', current: false },
+    { name: 'tuesday', parent: 'monday', power: 'running', current: true },
+  ])
+  t.match(
+    (await garrison('read', 'vm', 'snapshot', 'list', 'web-1')).stdout,
+    /^monday +20.* with memory,\s+before all$/m,
+  )
+  t.match((await garrison('read', 'vm', 'show', 'web-1')).stdout, /snapshots {3}monday, tuesday/)
+  await json('operate', 'vm', 'kill', 'web-1')
+  const low = await json('operate', 'vm', 'snapshot', 'revert', 'web-1', 'monday')
+  t.equal(low.lines[0].code, 'door.refused', 'what is lost by it is root’s to lose')
+  t.equal((await json('admin', 'vm', 'snapshot', 'revert', 'web-1', 'monday')).exit, 0)
+  t.equal(await powerOf('web-1'), 'running')
+  const wrong = await json('admin', 'vm', 'snapshot', 'revert', 'web-1', 'munday')
+  t.equal(wrong.exit, 1)
+  t.match(wrong.lines[2].problem, { code: 'request.no-such-part', message: /did you mean monday/ })
+  t.equal((await json('operate', 'vm', 'snapshot', 'delete', 'web-1', 'monday', '--children')).exit, 0)
+  t.same((await json('read', 'vm', 'snapshot', 'list', 'web-1')).lines[0].snapshots, [])
+  await json('operate', 'vm', 'kill', 'web-1')
+  await json('operate', 'vm', 'snapshot', 'delete', 'web-2', 'monday')
+})
+
+t.test('rename, clone and delete', async (t) => {
+  t.equal((await json('operate', 'vm', 'clone', 'web-1', 'web-3')).exit, 0)
+  t.equal((await json('operate', 'vm', 'rename', 'web-3', 'web-4')).exit, 0)
+  const { vms } = (await json('read', 'vm', 'list')).lines[0]
+  const [first, fourth] = ['web-1', 'web-4'].map((name) =>
+    vms.find((vm: { name: string }) => vm.name === name),
+  )
+  t.same({ ...fourth, name: 0, uuid: 0, reason: 0 }, { ...first, name: 0, uuid: 0, reason: 0 })
+  t.not(fourth.uuid, first.uuid)
+  const macOf = async (name: string) => (await json('read', 'vm', 'show', name)).lines[0].model.nics[0].mac
+  t.not(await macOf('web-4'), await macOf('web-1'))
+  for (const [args, code] of [
+    [['rename', 'web-4', 'web-1'], 'vm.name-taken'],
+    [['rename', 'web-4', '../x'], 'request.invalid'],
+    [['rename', 'web-4', '$(id)'], 'request.invalid'],
+    [['clone', 'web-4', '-x'], 'request.invalid'],
+    [['clone', 'web-4', 'web-1'], 'vm.name-taken'],
+  ] as const) {
+    const [verb, vm, name] = args
+    const { lines } = await json('operate', 'vm', verb, '--', vm, name)
+    t.equal(lines[2].problem.code, code, args.join(' '))
+  }
+  await json('operate', 'vm', 'start', 'web-4')
+  const up = await json('operate', 'vm', 'delete', 'web-4')
+  t.match(up.lines[2].problem, { code: 'vm.wrong-power', remedy: /garrison vm stop web-4/ })
+  await json('operate', 'vm', 'kill', 'web-4')
+  t.equal((await json('operate', 'vm', 'delete', 'web-4', '--disks')).lines[0].code, 'door.refused')
+  t.equal((await garrison('operate', 'vm', 'delete', 'web-4')).exit, 0)
+  t.equal(await powerOf('web-4'), undefined)
+})
+
+t.test('events are told as they happen', async (t) => {
+  await define('db')
+  const child = start(['vm', 'events', 'web-*', '--json', '--socket', doors.socket('read')])
+  const done = ended(child)
+  let said = ''
+  child.stdout?.on('data', (bytes) => {
+    said += bytes
+  })
+  // A child needs its time to listen.
+  for (let count = 0; count < 40 && !said.includes('resumed'); count += 1) {
+    await json('operate', 'vm', 'start', 'web-1')
+    await json('operate', 'vm', 'suspend', 'web-1')
+    await json('operate', 'vm', 'resume', 'web-1')
+    await json('operate', 'vm', 'start', 'db')
+    await json('operate', 'vm', 'kill', 'web-1', 'db')
+  }
+  child.kill('SIGINT')
+  t.equal((await done).exit, 0)
+  const events = linesOf(said)
+  t.ok(
+    events.every(({ vm }) => vm === 'web-1'),
+    'of those that are meant alone',
+  )
+  for (const what of ['started', 'paused', 'resumed', 'off'])
+    t.ok(
+      events.some((one) => one.what === what),
+      what,
+    )
+  t.ok(events.some(({ what, detail }) => what === 'started' && detail === 'booted'))
+})
+
+t.test('watch, stats and logs', async (t) => {
+  const child = start(['vm', 'list', '--watch', '--json', '--socket', doors.socket('read')])
+  const done = ended(child)
+  let said = ''
+  child.stdout?.on('data', (bytes) => {
+    said += bytes
+  })
+  const until = Date.now() + 30_000
+  while (linesOf(said.slice(0, said.lastIndexOf('\n') + 1)).length < 2 && Date.now() < until) await sleep(100)
+  child.kill('SIGINT')
+  t.equal((await done).exit, 0)
+  t.ok(linesOf(said).length >= 2)
+  await json('operate', 'vm', 'start', 'db')
+  const stats = await json('read', 'vm', 'stats', '--once')
+  t.match(stats.lines[0], { event: 'stats', vms: [{ name: 'db', power: 'running', cpuPercent: null }] })
+  await json('operate', 'vm', 'kill', 'db')
+  t.equal((await json('read', 'vm', 'logs', 'test')).lines[0].code, 'vm.no-log')
+  t.equal((await json('read', 'vm', 'logs', '../../etc/passwd')).lines[0].code, 'request.no-such-vm')
 })
 
 t.test('a change that cannot be written down is not made', async (t) => {

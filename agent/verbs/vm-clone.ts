@@ -1,0 +1,21 @@
+// The verb `vm clone`: makes another VM like one.
+
+import type { Context } from '../api/context.ts'
+import type { Args } from '../api/verbs.ts'
+import type { Connection } from '../node-libvirt/index.ts'
+import { clone } from '../vms/clone.ts'
+import { changeVms, type VmLine } from './vm-batch.ts'
+import { siteOf } from './vm-site.ts'
+
+/** Clones the VM. */
+export async function* run(context: Context<Connection>, args: Args<'vm clone'>): AsyncGenerator<VmLine> {
+  const site = await siteOf(context)
+  yield* changeVms(context, args, {
+    verb: 'vm clone',
+    risk: 'safe',
+    parallel: 1,
+    work: (hand, all) => clone(hand, args.name, all, site),
+  })
+}
+
+export { exitOf, live, render } from './vm-batch.ts'

@@ -1,0 +1,93 @@
+// The definition of a VM is taken away, and with it, when that is asked for, what it kept on the host.
+
+import type { Action } from '../../provisioning/resource.ts'
+import { readDefinition } from '../../provisioning/vms/definition.ts'
+import { at } from '../../provisioning/vms/xml.ts'
+import { type Connection, VIR } from '../node-libvirt/index.ts'
+import type { KnownInHand } from './devices.ts'
+import type { DefinedVm } from './facts.ts'
+import { folderOf, isBelow, ownFolders, type Site, wantOff, wantUndeclared } from './site.ts'
+import type { Became } from './transitions.ts'
+
+/** Which files go with a VM that is deleted with its disks, and which stay: what others have, what is in no pool, devices. */
+export function filesToGo(
+  vm: DefinedVm,
+  all: readonly DefinedVm[],
+  pools: readonly string[],
+): { readonly go: readonly string[]; readonly kept: readonly string[] } {
+  const others = new Set(
+    all
+      .filter(({ uuid }) => uuid !== vm.uuid)
+      .flatMap(({ model }) => model?.disks.flatMap(({ source }) => source?.at ?? []) ?? []),
+  )
+  const disks = (vm.model?.disks ?? []).flatMap(({ source, readOnly }) =>
+    source === null ? [] : [{ ...source, readOnly }],
+  )
+  const isGoing = ({ kind, at: path, readOnly }: (typeof disks)[number]): boolean =>
+    kind === 'file' &&
+    !others.has(path) &&
+    pools.some((pool) => isBelow(path, pool)) &&
+    // A read-only image may be anybody's; what is in the VM's own folder is its own.
+    (!readOnly || pools.some((pool) => folderOf(path) === `${pool}/${vm.name}`))
+  return {
+    go: disks.filter(isGoing).map(({ at }) => at),
+    kept: disks.filter((disk) => !isGoing(disk)).map(({ at }) => at),
+  }
+}
+
+/** What of the firmware's variables and the TPM there is, as flags of an undefine that keeps or takes it: older drivers know none. */
+async function rest(libvirt: Connection, vm: DefinedVm, keep: boolean): Promise<number> {
+  const { root } = readDefinition(
+    await libvirt.domainGetXMLDesc({ dom: { name: vm.name, uuid: vm.uuid }, flags: VIR.DOMAIN_XML_INACTIVE }),
+  )
+  const hasNvram = at(root, 'os', 'nvram') !== undefined
+  const hasTpm = at(root, 'devices', 'tpm') !== undefined
+  const nvram = keep ? VIR.DOMAIN_UNDEFINE_KEEP_NVRAM : VIR.DOMAIN_UNDEFINE_NVRAM
+  const tpm = keep ? VIR.DOMAIN_UNDEFINE_KEEP_TPM : VIR.DOMAIN_UNDEFINE_TPM
+  return (hasNvram ? nvram : 0) | (hasTpm ? tpm : 0)
+}
+
+const records =
+  VIR.DOMAIN_UNDEFINE_MANAGED_SAVE |
+  VIR.DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
+  VIR.DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+
+/**
+ * Deletes a VM that is off and that no document declares. With `disks` its files, snapshots and saved memory go too; without, all of
+ * that is kept, and libvirt refuses while there are snapshots or saved memory.
+ */
+export async function deleteVm(
+  { to, vm, changes }: KnownInHand,
+  disks: boolean,
+  all: readonly DefinedVm[],
+  site: Site,
+): Promise<Became> {
+  wantUndeclared(vm, site)
+  wantOff(vm)
+  if (disks) await ownFolders(vm, site)
+  const { go, kept } = disks ? filesToGo(vm, all, site.pools) : { go: [], kept: [] }
+  const removals: readonly Action[] = go.map((path) => ({ kind: 'remove', path }))
+  await changes.make(
+    {
+      word: 'delete',
+      vm: vm.name,
+      summary: disks
+        ? `delete it and ${go.join(', ') || 'no file'}`
+        : 'delete its definition, keep its disks',
+      risk: disks ? 'destroys-data' : 'disruptive',
+      actions: [{ kind: 'domain', operation: 'undefine', name: vm.name, uuid: vm.uuid }, ...removals],
+    },
+    async () => {
+      const libvirt = await to()
+      const dom = { name: vm.name, uuid: vm.uuid }
+      const flags = (disks ? records : 0) | (await rest(libvirt, vm, !disks))
+      await libvirt.domainUndefineFlags({ dom, flags })
+      for (const action of removals) await site.performer.perform(action)
+    },
+  )
+  const left = kept.length === 0 ? '' : `; kept: ${kept.join(', ')}`
+  return {
+    changed: true,
+    text: disks ? `deleted with ${go.length} of its files${left}` : 'deleted; its disks are kept',
+  }
+}
