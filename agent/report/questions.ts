@@ -52,7 +52,10 @@ const events: readonly HintEvent[] = ['lifecycle', 'deviceAdded', 'deviceRemoved
 
 /** A connection with so many questions that hang takes no more: two of its four places are left for what is answered. */
 const hangingPerConnection = 2
-/** So many of libvirtd's 20 workers are spent on guests that hang, and no more. */
+/**
+ * When so many hang, no guest is asked any more. Since four are asked at the same time, nine of libvirtd's workers is the most
+ * that guests that hang can cost.
+ */
 const mostHanging = 6
 /** The longest that a timer can be: that we know when such a question ends matters more than to be rid of it. */
 const noDeadlineMs = 2 ** 31 - 1
@@ -155,6 +158,7 @@ export class Questions {
   }
 
   async #line(): Promise<Line> {
+    if (this.#closed) throw new Unanswered('nobody asks any more')
     const last = this.#lines.at(-1)
     if (last !== undefined && last.hanging < hangingPerConnection) return last
     this.#opening ??= this.#open().finally(() => {

@@ -177,6 +177,8 @@ export class Sampler {
   async run(signal: AbortSignal, tell: (sample: Sample) => void): Promise<void> {
     const stopped = new AbortController()
     const both = AbortSignal.any([signal, stopped.signal])
+    // Whoever waits for libvirt then waits no longer.
+    both.addEventListener('abort', () => this.close())
     try {
       // Without a list there is nothing to look at.
       await this.#list()
@@ -191,7 +193,6 @@ export class Sampler {
       ])
     } finally {
       stopped.abort()
-      this.close()
     }
   }
 
