@@ -63,7 +63,7 @@ interface World {
 
 const kept = 'LABKEEP001'
 
-const worlds: readonly World[] = [
+const worlds: readonly [World, ...World[]] = [
   {
     name: 'array and volumes',
     guest: {
@@ -115,7 +115,11 @@ const worlds: readonly World[] = [
 
 t.setTimeout(0)
 
-for (const { name, guest: options, document, sigkills, powerCuts, prepare, shape: shapeNow } of worlds)
+const [storage, ...others] = worlds
+for (const { name, guest: options, document, sigkills, powerCuts, prepare, shape: shapeNow } of [
+  storage,
+  ...sample(others, 1),
+])
   t.test(`${name}: every crash converges to the same end`, async (t) => {
     await using guest = await bootGuest({ ...options, snapshots: true })
     await prepare(guest)
