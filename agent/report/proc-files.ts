@@ -9,8 +9,8 @@ const denial: ReadonlySet<string | undefined> = new Set(['EACCES', 'EPERM'])
 
 /**
  * Reads such a file at once: null when it is not there; throws `host.denied`, `host.unreadable`. For small files that do not
- * make their reader wait, of which stat, statm and io are three and cmdline is none (it waits for the memory map). Three for
- * each of a hundred VMs cost 2 to 3 ms in this way, 4 to 13 through the promises of node:fs.
+ * make their reader wait, of which stat and io are two and cmdline is none (it waits for the memory map). Three of them for each
+ * of a hundred VMs cost 2 to 3 ms of CPU time in this way, 4 to 13 through the promises of node:fs.
  */
 export function readNow(path: string): string | null {
   try {

@@ -1,4 +1,4 @@
-// What the kernel counts for one process: /proc/PID/stat, statm and io (proc(5)).
+// What the kernel counts for one process: /proc/PID/stat and io, and statm for the size of its pages (proc(5)).
 
 import { HostError } from '../../provisioning/problem.ts'
 
@@ -23,8 +23,6 @@ export interface ProcessUse {
   readonly threads: number
   /** Huge pages are not among them. */
   readonly residentBytes: number
-  /** The part of it that is files and shared memory. */
-  readonly sharedBytes: number
   readonly counters: ProcessCounters
 }
 
@@ -48,6 +46,7 @@ export interface ProcessStat extends Pick<ProcessUse, 'startTicks' | 'letter' | 
   readonly guestCpuMs: number
   /** All addresses that it has asked for, used or not. */
   readonly virtualBytes: number
+  readonly residentPages: number
 }
 
 /** Reads /proc/PID/stat. The name of the process, which may hold anything, ends at the last parenthesis. */
@@ -58,7 +57,7 @@ export function parseStat(path: string, text: string): ProcessStat {
     .split(' ')
   // Counted as in proc(5), where the letter is the third.
   const field = (number: number): number => Number(rest[number - 4] ?? Number.NaN)
-  const [user, system, threads, startTicks, virtualBytes] = [14, 15, 20, 22, 23].map(field)
+  const [user, system, threads, startTicks, virtualBytes, residentPages] = [14, 15, 20, 22, 23, 24].map(field)
   const guest = field(43)
   if (
     !/^[A-Za-z]$/.test(letter) ||
@@ -67,6 +66,7 @@ export function parseStat(path: string, text: string): ProcessStat {
     !isCount(threads) ||
     !isCount(startTicks) ||
     !isCount(virtualBytes) ||
+    !isCount(residentPages) ||
     !isCount(guest)
   )
     throw unexpected(path, text)
@@ -75,50 +75,59 @@ export function parseStat(path: string, text: string): ProcessStat {
     threads,
     startTicks,
     virtualBytes,
+    residentPages,
     cpuMs: (user + system) * tickMs,
     guestCpuMs: guest * tickMs,
   }
 }
 
-/** Reads /proc/PID/statm, which counts pages. How large one is follows from `virtualBytes`, which both files tell. */
-export function parseStatm(
-  path: string,
-  text: string,
-  virtualBytes: number,
-): Pick<ProcessUse, 'residentBytes' | 'sharedBytes'> {
-  const [size, resident, shared] = text.split(' ').map(Number)
-  if (!isCount(size) || !isCount(resident) || !isCount(shared)) throw unexpected(path, text)
-  // A process that grows between the two looks makes them differ by less than a page's next size would.
-  const pageBytes = size === 0 ? 0 : 2 ** Math.round(Math.log2(virtualBytes / size))
-  return { residentBytes: resident * pageBytes, sharedBytes: shared * pageBytes }
+/**
+ * How large a page is on this host, which nobody tells: stat counts the addresses of a process in bytes and statm in pages. With
+ * it the resident pages in stat are enough, and statm need not be read of every VM.
+ */
+export function pageBytesOf(read: ReadNow): number {
+  const [stat, statm] = [read('/proc/self/stat'), read('/proc/self/statm')]
+  const pages = Number(statm?.split(' ')[0])
+  const { virtualBytes } = parseStat('/proc/self/stat', stat ?? '')
+  if (!(pages > 0)) throw unexpected('/proc/self/statm', statm ?? '')
+  // That the process grows between the two makes less of a difference than the next size of pages would.
+  return 2 ** Math.round(Math.log2(virtualBytes / pages))
 }
+
+const [readLine, writtenLine] = [/^read_bytes: (\d+)$/m, /^write_bytes: (\d+)$/m]
 
 /** Reads /proc/PID/io. */
 export function parseIo(path: string, text: string): Pick<ProcessCounters, 'readBytes' | 'writtenBytes'> {
-  const of = (name: string): number => {
-    const [, digits] = new RegExp(`^${name}: (\\d+)$`, 'm').exec(text) ?? []
+  const of = (line: RegExp): number => {
+    const [, digits] = line.exec(text) ?? []
     if (digits === undefined) throw unexpected(path, text)
     return Number(digits)
   }
-  return { readBytes: of('read_bytes'), writtenBytes: of('write_bytes') }
+  return { readBytes: of(readLine), writtenBytes: of(writtenLine) }
 }
 
-/** Looks at a process: null when it has ended, though it may not have been buried. `withIo` false leaves out what was denied before. */
-export function readProcess(read: ReadNow, pid: number, withIo: boolean): ProcessUse | null {
-  const path = (name: string) => `/proc/${pid}/${name}`
-  const [stat, statm] = [read(path('stat')), read(path('statm'))]
-  if (stat === null || statm === null) return null
-  const { cpuMs, guestCpuMs, virtualBytes, ...whole } = parseStat(path('stat'), stat)
-  if (whole.letter === 'Z' || whole.letter === 'X') return null
+/** How a process is looked at. `withIo` false leaves out what was denied before. */
+export interface Look {
+  readonly read: ReadNow
+  readonly pageBytes: number
+  readonly withIo: boolean
+}
+
+/** Looks at a process: null when it has ended, though it may not have been buried. */
+export function readProcess(pid: number, { read, pageBytes, withIo }: Look): ProcessUse | null {
+  const [statPath, ioPath] = [`/proc/${pid}/stat`, `/proc/${pid}/io`]
+  const stat = read(statPath)
+  if (stat === null) return null
+  const { letter, threads, startTicks, residentPages, cpuMs, guestCpuMs } = parseStat(statPath, stat)
+  if (letter === 'Z' || letter === 'X') return null
+  const io = withIo ? readIo(read, ioPath) : null
   return {
     pid,
-    ...whole,
-    ...parseStatm(path('statm'), statm, virtualBytes),
-    counters: {
-      cpuMs,
-      guestCpuMs,
-      ...((withIo && readIo(read, path('io'))) || { readBytes: null, writtenBytes: null }),
-    },
+    startTicks,
+    letter,
+    threads,
+    residentBytes: residentPages * pageBytes,
+    counters: { cpuMs, guestCpuMs, ...(io ?? { readBytes: null, writtenBytes: null }) },
   }
 }
 

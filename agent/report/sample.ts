@@ -20,7 +20,7 @@ import {
   memoryOf,
 } from './domain-stats.ts'
 import { fromOtherEnd, type NicCounters, parseNetDev } from './net-dev.ts'
-import { type ProcessCounters, type ProcessUse, type ReadNow, readProcess } from './process.ts'
+import { type ProcessCounters, type ProcessUse, pageBytesOf, type ReadNow, readProcess } from './process.ts'
 import {
   type DomainRecord,
   type DomainRef,
@@ -157,6 +157,7 @@ export class Sampler {
   #following: Promise<void> | null = null
   #listing: Promise<boolean> | null = null
   #listedMs: number | null = null
+  #pageBytes: number | null = null
   #libvirtdSilence: string | null = null
   #guestsSilence: string | null = null
 
@@ -313,7 +314,9 @@ export class Sampler {
     const pid = before?.value.pid ?? this.#pidOf(vm)
     if (pid === null) return
     const tickMs = this.#clock.steadyMs()
-    const use = readProcess(this.#options.read, pid, vm.mayReadIo)
+    const { read } = this.#options
+    this.#pageBytes ??= pageBytesOf(read)
+    const use = readProcess(pid, { read, pageBytes: this.#pageBytes, withIo: vm.mayReadIo })
     if (use === null && before === null) return
     if (use === null || (before !== null && use.startTicks !== before.value.startTicks)) {
       this.#end(vm, { power: 'unknown', reason: 'its process has ended' }, tickMs)

@@ -5,9 +5,9 @@ import { hostClock } from '../../agent/report/clock.ts'
 import { readNow } from '../../agent/report/proc-files.ts'
 import { Sampler } from '../../agent/report/sample.ts'
 
-/** What is asked of this process. `run` samples at its usual times for so long. */
+/** What is asked of this process. `first ask` asks as an agent that has just begun; `run` samples at its usual times for so long. */
 export type Order =
-  | { readonly what: 'six groups' | 'list' | 'look' | 'ask' }
+  | { readonly what: 'six groups' | 'list' | 'look' | 'ask' | 'first ask' }
   | { readonly what: 'run'; readonly forMs: number }
 
 /** How long it took, and how many VMs were told of. */
@@ -53,6 +53,12 @@ async function obey(order: Order): Promise<number> {
     case 'ask':
       await sampler.ask()
       return sampler.sample().vms.length
+    case 'first ask': {
+      const first = makeSampler()
+      await first.ask()
+      first.close()
+      return first.sample().vms.filter(({ memory }) => memory).length
+    }
     case 'look':
       sampler.look()
       return whole(sampler)

@@ -183,6 +183,7 @@ const ways = {
   'list, node-libvirt': [agentCpu, () => order({ what: 'list' })],
   'list, virsh list': [childrenMs, () => virsh('list')],
   'our dear tier, once': [agentCpu, () => order({ what: 'ask' })],
+  'our dear tier, with all the memory': [agentCpu, () => order({ what: 'first ask' })],
   'our cheap tier, once': [agentCpu, () => order({ what: 'look' })],
   'exporter, one scrape': [exporterCpu, scrape],
 } as const satisfies Record<string, readonly [() => number, () => Promise<number>]>

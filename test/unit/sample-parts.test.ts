@@ -5,7 +5,7 @@ import { counted } from '../../agent/report/counted.ts'
 import { devicesOf, disksOf, isWhole, memoryOf } from '../../agent/report/domain-stats.ts'
 import { fromOtherEnd, parseNetDev } from '../../agent/report/net-dev.ts'
 import { readNow } from '../../agent/report/proc-files.ts'
-import { parseIo, parseStat, parseStatm, readProcess } from '../../agent/report/process.ts'
+import { pageBytesOf, parseIo, parseStat, readProcess } from '../../agent/report/process.ts'
 import { SkipList } from '../../agent/report/skip-list.ts'
 import { HostError } from '../../provisioning/problem.ts'
 
@@ -31,6 +31,7 @@ t.test('/proc/PID/stat', async (t) => {
     threads: 6,
     startTicks: 1743543,
     virtualBytes: 1559523328,
+    residentPages: 9432,
     cpuMs: 23_000,
     guestCpuMs: 7000,
   })
@@ -46,16 +47,16 @@ t.test('/proc/PID/stat', async (t) => {
     t.throws(() => parseStat('/proc/4711/stat', bad), { code: 'host.unexpected-answer' }, JSON.stringify(bad))
 })
 
-t.test('/proc/PID/statm counts pages of the size that both files tell', async (t) => {
-  const of = (text: string, virtualBytes: number) => parseStatm('', text, virtualBytes)
-  t.same(of('380743 9511 5558 1431 0 287662 0\n', 1559523328), {
-    residentBytes: 9511 * 4096,
-    sharedBytes: 5558 * 4096,
-  })
-  t.same(of('1000 10 1 0 0 0 0\n', 65_536_000).residentBytes, 655_360, 'pages of 64 KiB')
-  t.same(of('1000 10 1 0 0 0 0\n', 4_096_000 + 300 * 4096).residentBytes, 40_960, 'it grew in between')
-  t.same(of('0 0 0 0 0 0 0\n', 0), { residentBytes: 0, sharedBytes: 0 })
-  t.throws(() => of('', 1), { code: 'host.unexpected-answer' })
+t.test('how large a page is', async (t) => {
+  const of = (virtualBytes: number, statm: string | null) =>
+    pageBytesOf((path) =>
+      path === '/proc/self/statm' ? statm : statOf('node', { 3: 'R', 23: virtualBytes }),
+    )
+  t.equal(of(1559523328, '380743 9511 5558 1431 0 287662 0\n'), 4096)
+  t.equal(of(65_536_000, '1000 10 1 0 0 0 0\n'), 65_536)
+  t.equal(of((1000 + 300) * 4096, '1000 10 1 0 0 0 0\n'), 4096, 'it grew in between')
+  for (const bad of [null, '', '0 0 0 0 0 0 0\n'])
+    t.throws(() => of(4096, bad), { code: 'host.unexpected-answer' }, String(bad))
 })
 
 const io =
@@ -70,7 +71,6 @@ t.test('a process', async (t) => {
   const files = (changes: Readonly<Record<string, string | null>> = {}) => {
     const texts: Readonly<Record<string, string | null>> = {
       stat: whole,
-      statm: '380743 9511 5558 1431 0 287662 0\n',
       io,
       ...changes,
     }
@@ -81,32 +81,27 @@ t.test('a process', async (t) => {
     }
   }
   const of = (changes?: Readonly<Record<string, string | null>>, withIo = true) =>
-    readProcess(files(changes), 4711, withIo)
+    readProcess(4711, { read: files(changes), pageBytes: 4096, withIo })
   t.same(of(), {
     pid: 4711,
     startTicks: 1743543,
     letter: 'S',
     threads: 6,
-    residentBytes: 9511 * 4096,
-    sharedBytes: 5558 * 4096,
+    residentBytes: 9432 * 4096,
     counters: { cpuMs: 23_000, guestCpuMs: 7000, readBytes: 341_504, writtenBytes: 4096 },
   })
   const unknown = { cpuMs: 23_000, guestCpuMs: 7000, readBytes: null, writtenBytes: null }
   t.same(of({ io: 'denied' })?.counters, unknown, 'who may not know is not told 0')
   t.same(of({}, false)?.counters, unknown)
   t.equal(of({ stat: null }), null)
-  t.equal(of({ statm: null }), null, 'it ended between the two')
   t.equal(of({ stat: statOf('qemu', { 3: 'Z' }) }), null, 'it has ended and waits to be buried')
   t.throws(() => of({ io: 'nonsense' }), { code: 'host.unexpected-answer' })
 })
 
 t.test('files of the kernel', async (t) => {
   t.match(readNow('/proc/self/stat'), /^\d+ \(/)
-  t.ok((readProcess(readNow, process.pid, true)?.residentBytes ?? 0) > 2 ** 20)
-  t.ok(
-    Math.abs((readProcess(readNow, process.pid, true)?.residentBytes ?? 0) / process.memoryUsage.rss() - 1) <
-      0.2,
-  )
+  const own = readProcess(process.pid, { read: readNow, pageBytes: pageBytesOf(readNow), withIo: true })
+  t.ok(Math.abs((own?.residentBytes ?? 0) / process.memoryUsage.rss() - 1) < 0.2)
   t.equal(readNow('/proc/nobody/stat'), null)
   t.throws(() => readNow('/proc'), { code: 'host.unreadable' })
   t.ok(parseNetDev(readNow('/proc/net/dev') ?? '').has('lo'))

@@ -134,6 +134,8 @@ class Host {
     if (changed instanceof Error) throw changed
     if (changed !== undefined) return changed
     const [, , pid, file] = path.split('/')
+    if (path === '/proc/self/stat') return `1 (node) R ${'0 '.repeat(19)}${1024 * 4096} ${'0 '.repeat(29)}\n`
+    if (path === '/proc/self/statm') return '1024 9 9 0 0 0 0\n'
     if (path === '/proc/net/dev') return this.#netDev()
     if (path.startsWith('/sys/class/net/tap-')) return '0x1002\n'
     const named = [...this.guests.values()].find((one) => path === `/run/libvirt/qemu/${one.name}.pid`)
@@ -144,9 +146,8 @@ class Host {
     fields[11] = guest.cpuTicks
     fields[17] = 4
     fields[19] = guest.startTicks
-    fields[20] = 4096 * 100
+    fields[21] = 50
     if (file === 'stat') return `${pid} (qemu) S ${fields.slice(1).join(' ')}\n`
-    if (file === 'statm') return '100 50 20 0 0 0 0\n'
     if (file === 'io') return 'read_bytes: 7\nwrite_bytes: 9\n'
     return null
   }
