@@ -9,6 +9,9 @@ import { HostError, type ProblemReport, problemOf } from '../provisioning/proble
 import { checkedArgs, doorNeeded, parseCommandLine, pathOf } from './api/arguments.ts'
 import { ask } from './api/client.ts'
 import type { AnswerModule, StreamModule } from './api/context.ts'
+import { isJobLine, type JobLine, jobLines } from './api/job-lines.ts'
+import type { BegunJob } from './api/jobs.ts'
+import { isProgress } from './api/progress.ts'
 import {
   duration,
   paragraph,
@@ -95,10 +98,11 @@ function liveLine(on: boolean) {
       clear()
       write(stdout, `${lines}\n`)
     },
-    show(now: string | null) {
+    /** `goesOn`: it is the same that was shown before. */
+    show(now: string | null, goesOn = false) {
       clear()
+      if (!goesOn || text === null) sinceMs = Date.now()
       text = on ? now : null
-      sinceMs = Date.now()
       draw()
     },
     end() {
@@ -134,13 +138,15 @@ async function streamPrinter(name: VerbName, json: boolean) {
         return
       }
       begun = true
-      exit = exitOf(line) ?? exit
+      if (!isJobLine(line as object)) exit = exitOf(line) ?? exit
       if (json) write(stdout, `${safeJson(line)}\n`)
+      else if (isJobLine(line as object))
+        below.say(paragraph('', `Job ${(line as JobLine).job}: garrison jobs follow, garrison jobs cancel.`, 0))
       else {
         const shown = visibleIn(line)
         const text = render(shown, { ...terminal, nowMs: Date.now() })
         if (text !== null) below.say(text)
-        below.show(live?.(shown) ?? null)
+        below.show(live?.(shown) ?? null, isProgress(line as object))
       }
     },
     /** Takes the live line away; answers whether any line has come. */
@@ -173,6 +179,10 @@ function onInterrupt(first: () => void): () => void {
 const leaving =
   'What is in hand ends unseen, and no further is begun; garrison journal tells what became of it.'
 
+const goingOn = 'It goes on by itself: garrison jobs follow shows it again, garrison jobs cancel ends it.'
+
+const interrupting = 'Interrupted. What is there is kept: ask for the same again, and it goes on or begins anew.'
+
 const stopping =
   'Stopping after the step in hand. Ctrl-C again leaves at once; what the step does it may then do unseen.'
 
@@ -196,7 +206,7 @@ async function askRootSide<N extends VerbName>(
       const interrupted = () => {
         if (!changesHost(name)) process.exit(EXIT.done)
         if (!verbTable[name].steps) {
-          note(leaving)
+          note(verbTable[name].job ? goingOn : leaving)
           process.exit(EXIT.error)
         }
         note(stopping)
@@ -246,18 +256,32 @@ async function runHere<N extends VerbName>(name: N, args: Args<N>, json: boolean
     import('./api/context.ts'),
   ])
   const left = new AbortController()
-  const context = contextsOf(partsOf())(`the command line, says ${callerOf(process.env)}`, left.signal)
-  const { schema, streams } = verbTable[name]
+  const who = `the command line, says ${callerOf(process.env)}`
+  const contextFor = (signal: AbortSignal) => contexts(who, signal)
+  const contexts = contextsOf(partsOf())
+  const context = contextFor(left.signal)
+  const { schema, streams, steps, job } = verbTable[name]
   const module = await loadServed(name)
   if (streams) {
     const printer = await streamPrinter(name, json)
+    let begun: BegunJob | null = null
     onInterrupt(() => {
-      if (changesHost(name)) note(verbTable[name].steps ? stopping : leaving)
-      left.abort()
+      if (job) note(interrupting)
+      else if (changesHost(name)) note(steps ? stopping : leaving)
+      if (begun === null) left.abort()
+      else begun.stop('interrupted')
     })
+    const { run, exitOf } = module as StreamModule<N, object>
+    const lines = job
+      ? jobLines({
+          ...{ name, args, module: { run, exitOf }, context, contextFor },
+          begun: (one) => {
+            begun = one
+          },
+        })
+      : run(context, args)
     try {
-      for await (const line of (module as StreamModule<N>).run(context, args))
-        printer.line({ schema, ...(line as object) })
+      for await (const line of lines) printer.line({ schema, ...line })
       return printer.exit()
     } catch (error) {
       return tellProblem(problemOf(error), json, changesHost(name) && !printer.end())

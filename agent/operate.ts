@@ -10,13 +10,14 @@ import { resources } from '../provisioning/index.ts'
 import { HostError } from '../provisioning/problem.ts'
 import { catalogueOf, expandTemplates } from '../provisioning/vms/template.ts'
 import { contextsOf, type Parts, type ReadDocument } from './api/context.ts'
+import { Jobs } from './api/jobs.ts'
 import { type Doorway, serve } from './api/server.ts'
 import type { Args } from './api/verbs.ts'
 import { version } from './api/version.ts'
 import { readDesiredFiles, readOne, readTemplateFiles } from './host/desired-files.ts'
 import { answerMemory, Libvirt } from './host/libvirt.ts'
 import { LinuxHost } from './host/linux-host.ts'
-import { lockHolder, takeLock } from './host/lock.ts'
+import { lockHolder, takeHold, takeLock } from './host/lock.ts'
 import { LinuxPerformer } from './host/perform.ts'
 import { Journal } from './journal/journal.ts'
 import type { Connection } from './node-libvirt/index.ts'
@@ -62,6 +63,7 @@ export function partsOf(root = '/'): Parts<Connection> {
     performer: new LinuxPerformer({ reader, claims, libvirt: () => libvirt.connection('control') }),
     journal,
     documentFolder,
+    ownFolder: join(root, 'var/lib/garrison'),
     async templates(folder) {
       if (folder === undefined) {
         const { shipped, own } = await readTemplates()
@@ -88,6 +90,13 @@ export function partsOf(root = '/'): Parts<Connection> {
       return parsed
     },
     lock: (who) => takeLock(lockPath, who, Date.now()),
+    hold: (what, who) => takeHold(join(root, 'run/garrison/held'), what, who, Date.now()),
+    jobs: new Jobs({
+      folder: join(root, 'var/lib/garrison/jobs'),
+      clock: Date.now,
+      lock: (path, who) => takeLock(path, who, Date.now()),
+      holder: lockHolder,
+    }),
     async instance() {
       // Nitro's firmware gives the instance-id as the board's asset tag; the hypervisor of others may give anything.
       const assetTag = await readTrimmed('/sys/class/dmi/id/board_asset_tag')

@@ -152,8 +152,11 @@ export interface ActionOutcome {
 
 /** Does to the host what actions say, and nothing else. */
 export interface Performer {
-  /** Throws a HostError (`action.failed`, `action.deadline`, `wait.deadline`, …) whose details hold the outcome. */
-  perform(action: Action): Promise<ActionOutcome>
+  /**
+   * Throws a HostError (`action.failed`, `action.deadline`, `wait.deadline`, …) whose details hold the outcome. When the signal
+   * aborts, a program that runs is ended, and that is a failure.
+   */
+  perform(action: Action, signal?: AbortSignal): Promise<ActionOutcome>
   /** Holds exclusive opens of the devices while `work` runs; throws `drive.busy` naming the one that could not be had. */
   claim<T>(devices: readonly string[], work: () => Promise<T>): Promise<T>
 }

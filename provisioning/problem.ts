@@ -83,6 +83,53 @@ export const PROBLEMS = {
     remedy:
       'Levels are not converted: give array.level what is there, or move the data away, take the array apart yourself and apply again.',
   },
+  'backup.copy-failed': {
+    meaning: 'The disks of a VM could not be copied to their end; nothing of the copy is left.',
+    remedy:
+      'Read why in the message: a full or failing drive, or a VM that ended meanwhile. Mend that, and make the backup again.',
+    retry: true,
+  },
+  'backup.damaged': {
+    meaning: 'An image of a backup cannot be read, or is not what was written.',
+    remedy:
+      'Do not restore from it. See what else there is with garrison vm backups, make a new one with garrison vm backup --full, and look at the drive or server that it is on.',
+  },
+  'backup.definition-differs': {
+    meaning: 'The VM is defined with other disks now than when it was backed up.',
+    remedy: 'Restore it as a VM of its own: garrison vm restore … --as NAME.',
+  },
+  'backup.disk-unsupported': {
+    meaning: 'A disk of the VM is of a kind that is not copied.',
+    remedy: 'Back it up where it is. The VM itself is left alone, for half of it would be no backup.',
+  },
+  'backup.in-the-way': {
+    meaning: 'What would be restored is there already, and nothing is written over without being told.',
+    remedy:
+      'Restore it under another name (--as NAME), or, as root, over what is there (--overwrite). A file that nobody knows is looked at, and removed, by you.',
+  },
+  'backup.manifest-damaged': {
+    meaning: 'The manifest of a VM’s backups was torn or changed, so nobody can tell what its files are.',
+    remedy:
+      'Nothing was touched. Its images are plain qcow2 files: qemu-img info --backing-chain tells how they belong together. To go on here, move the folder away.',
+  },
+  'backup.no-place': {
+    meaning: 'The folder is not one that backups are kept in, or what should be mounted there is not.',
+    remedy:
+      'Mount what belongs there. To keep backups in a new folder, say so once as root: garrison vm backup … --init.',
+  },
+  'backup.none': {
+    meaning: 'There is no such backup.',
+    remedy: 'See what there is with garrison vm backups.',
+  },
+  'backup.not-trusted': {
+    meaning: 'Others than root can change what is in the folder, and backups are restored as they are found.',
+    remedy: 'Give the folder to root, and take the right to write away from everybody else.',
+  },
+  'backup.other-vm': {
+    meaning: 'The backups that are there are those of another VM of the same name.',
+    remedy:
+      'Keep the backups of this VM in another place, or move the folder named in the message away when they are no longer wanted.',
+  },
   'desired.invalid': {
     meaning: 'The desired document is not valid; nothing was read from the rest of it.',
     remedy: 'Mend the lines named, try them with garrison check FILE; garrison schema prints every key.',
@@ -338,6 +385,32 @@ export const PROBLEMS = {
   'image.size-differs': {
     meaning: 'The file has another length than the document says.',
     remedy: 'Correct sizeBytes, or leave it out: the checksum decides.',
+  },
+  'job.busy': {
+    meaning: 'Other long work on the same VM, image or place is under way.',
+    remedy: 'See it with garrison jobs; when it has ended, or been cancelled, ask again.',
+    retry: true,
+  },
+  'job.cancelled': {
+    meaning: 'Somebody ended this job before it was done.',
+    remedy: 'What was half done was taken away. Ask again when it is wanted after all.',
+  },
+  'job.elsewhere': {
+    meaning: 'The job runs in a process of its own, since it was begun where there was no root side.',
+    remedy: 'End it with Ctrl-C in the terminal that it was begun in, or with kill {pid}.',
+  },
+  'job.ended': {
+    meaning: 'The job has ended already.',
+    remedy: 'See how it ended with garrison jobs.',
+  },
+  'job.interrupted': {
+    meaning: 'The process that a job ran in has ended before the job did.',
+    remedy: 'Ask for the same again: it goes on with what is there, or begins anew.',
+    retry: true,
+  },
+  'job.unknown': {
+    meaning: 'There is no job of that id, or it ended so long ago that it was forgotten.',
+    remedy: 'See the jobs that are known with garrison jobs, and older ones with garrison journal.',
   },
   'journal.unwritable': {
     meaning: 'The journal could not be written, so the host was not touched.',

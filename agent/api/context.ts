@@ -17,6 +17,7 @@ import type {
 import { HostError, type ProblemReport, problemOf } from '../../provisioning/problem.ts'
 import type { Assessment, Resource, Risk } from '../../provisioning/resource.ts'
 import type { Catalogue } from '../../provisioning/vms/template.ts'
+import type { Jobs } from './jobs.ts'
 import type { Terminal } from './terminal.ts'
 import type { Args, Exit, VerbName } from './verbs.ts'
 
@@ -50,11 +51,16 @@ export interface Parts<Libvirt = unknown> {
   readonly journal: JournalFile
   /** Where the desired document of this host lies. */
   readonly documentFolder: string
+  /** Where Garrison writes down what is its own. */
+  readonly ownFolder: string
   /** The templates of this host, or those in one folder. Throws `desired.not-trusted`, `host.denied`. */
   readonly templates: (folder?: string) => Promise<Catalogue>
   /** The document of this host, or of one file. Throws `desired.missing`, `desired.invalid`, `host.denied`. */
   readonly document: (file?: string) => Promise<ReadDocument>
   readonly lock: (who: string) => Promise<{ release(): Promise<void> }>
+  /** Takes a place, a VM or an image for one job alone. Throws `job.busy`. */
+  readonly hold: (what: string, who: string) => Promise<{ release(): Promise<void> }>
+  readonly jobs: Pick<Jobs, 'begin' | 'list' | 'follow' | 'cancel'>
   readonly instance: () => Promise<string>
   readonly libvirt: LibvirtDoor<Libvirt>
   readonly libvirtFolders: LibvirtFolders
@@ -113,6 +119,9 @@ export interface Context<Libvirt = unknown> {
   readonly performer: Performer
   /** What the desired document of this host says of its VMs; nothing when there is none that is valid. */
   declaredMachines(): Promise<Readonly<Record<string, unknown>>>
+  readonly ownFolder: string
+  readonly hold: (what: string) => Promise<{ release(): Promise<void> }>
+  readonly jobs: Parts['jobs']
   readonly instance: () => Promise<string>
   readonly libvirt: LibvirtDoor<Libvirt>
   readonly libvirtFolders: LibvirtFolders
@@ -256,6 +265,9 @@ export function contextsOf<Libvirt>(
     reader,
     performer,
     declaredMachines: async () => (await read()).desired.vms?.machines ?? {},
+    ownFolder: parts.ownFolder,
+    hold: (what) => parts.hold(what, who),
+    jobs: parts.jobs,
     instance: parts.instance,
     libvirt: parts.libvirt,
     libvirtFolders: parts.libvirtFolders,

@@ -3,7 +3,8 @@
 // INVARIANTS
 // - The door is known by the socket that a request came in on, never by anything that the request says.
 // - A verb that streams is drained to its end even when its caller has left: only its signal tells it to end early.
-// - The process leaves only when no connection is open, so that no caller is dropped between its connect and its request.
+// - The process leaves only when no connection is open, so that no caller is dropped between its connect and its request, and when
+//   no job is under way.
 
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
@@ -12,6 +13,8 @@ import type { Logger } from 'pino'
 import { HostError, type ProblemCode, problemOf } from '../../provisioning/problem.ts'
 import { checkedArgs, doorNeeded, unknownVerb, verbAt } from './arguments.ts'
 import type { AnswerModule, Context, StreamModule } from './context.ts'
+import { jobLines } from './job-lines.ts'
+import type { BegunJob } from './jobs.ts'
 import { safeJson } from './terminal.ts'
 import { DOORS, type Door, type VerbName, verbTable } from './verbs.ts'
 
@@ -155,7 +158,22 @@ export async function serve({ doorways, contextFor, load, log, idleMs }: Serving
   }
   const watchIdle = () => {
     clearTimeout(idle)
-    if (connections === 0 && !ending.signal.aborted) idle = setTimeout(stop, idleMs)
+    if (connections === 0 && requests === 0 && !ending.signal.aborted) idle = setTimeout(stop, idleMs)
+  }
+  /** Stays for a job as for a request; a process that must go interrupts it. */
+  const stayFor = (job: BegunJob) => {
+    requests += 1
+    const interrupt = () => job.stop('interrupted')
+    ending.signal.addEventListener('abort', interrupt)
+    if (ending.signal.aborted) interrupt()
+    void job.ended
+      .catch((error: unknown) => log.error({ err: error, job: job.id }, 'what became of a job is not written'))
+      .finally(() => {
+        ending.signal.removeEventListener('abort', interrupt)
+        requests -= 1
+        watchIdle()
+        maybeLeft()
+      })
   }
 
   async function respond(door: Doorway['door'], request: IncomingMessage, response: ServerResponse) {
@@ -178,10 +196,17 @@ export async function serve({ doorways, contextFor, load, log, idleMs }: Serving
       )
     const gone = new AbortController()
     response.once('close', () => gone.abort())
-    const context = contextFor(whoOf(door, request), AbortSignal.any([gone.signal, ending.signal]))
-    const { schema, streams } = verbTable[name]
-    if (streams) await stream(response, (module as StreamModule<VerbName>).run(context, args), schema)
-    else {
+    const who = whoOf(door, request)
+    const context = contextFor(who, AbortSignal.any([gone.signal, ending.signal]))
+    const { schema, streams, job } = verbTable[name]
+    if (streams) {
+      const { run, exitOf } = module as StreamModule<VerbName, object>
+      const begin = { name, args, module: { run, exitOf }, context, begun: stayFor }
+      const lines = job
+        ? jobLines({ ...begin, contextFor: (signal) => contextFor(who, signal) })
+        : run(context, args)
+      await stream(response, lines, schema)
+    } else {
       const { run, exitOf } = module as AnswerModule<VerbName>
       const result = await run(context, args)
       answer(response, 200, { schema, ...(result as object) }, exitOf(result))
@@ -216,6 +241,7 @@ export async function serve({ doorways, contextFor, load, log, idleMs }: Serving
           requests -= 1
           const ms = Math.round(performance.now() - startedMs)
           log.info({ door, who: whoOf(door, request), url: request.url, code, ms }, 'answered')
+          watchIdle()
           maybeLeft()
         }
       },

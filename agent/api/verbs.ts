@@ -1,6 +1,8 @@
 // The one table of verbs: the command line, the HTTP interface, the man page, the completions and the documents come from it.
 
 import { RISKS } from '../../provisioning/resource.ts'
+import { backupVerbs } from './backup-verbs.ts'
+import { jobVerbs } from './job-verbs.ts'
 import { vmVerbs } from './vm-verbs.ts'
 
 /** Whose socket a verb needs, in rising order; `local` verbs run in the client and are never asked of the root side. */
@@ -43,7 +45,8 @@ export type Field =
 
 /**
  * One verb. `json` tells the meaning of each field of its `--json` object, or of each kind of line when it streams. A verb that is
- * a `session` carries bytes both ways. `steps`: it performs steps, and the verb `stop` ends it after the one in hand.
+ * a `session` carries bytes both ways. `steps`: it performs steps, and the verb `stop` ends it after the one in hand. A `job`
+ * goes on when its caller has left, and can be followed again.
  */
 export interface Verb {
   readonly brief: string
@@ -57,6 +60,7 @@ export interface Verb {
   readonly streams?: true
   readonly session?: true
   readonly steps?: true
+  readonly job?: true
   readonly hidden?: true
 }
 
@@ -436,6 +440,8 @@ const VERBS = {
     steps: true,
   },
   ...vmVerbs,
+  ...backupVerbs,
+  ...jobVerbs,
   record: {
     brief: 'write what this host answers into a folder',
     help: 'Observes once and writes every query with its answer into DIR, which must not exist yet. As root it sees everything; as anybody else the refusals are recorded too. Read the files before you send them: they name serials, mounts and packages.',

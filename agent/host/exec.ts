@@ -21,11 +21,13 @@ export interface ExecuteOptions {
   readonly keep: 'all' | 'tail'
   /** The tool is killed when this process dies, however it dies; else it may outlive it. */
   readonly tethered?: true
+  /** When it aborts the tool is ended as at its deadline. */
+  readonly signal?: AbortSignal
 }
 
 /** What a tool answered and how it came to its end. `exit` is 128 + signal when a signal ended it. */
 export interface Execution extends Answer {
-  readonly ended: 'exited' | 'signal' | 'deadline' | 'overflow'
+  readonly ended: 'exited' | 'signal' | 'deadline' | 'overflow' | 'aborted'
   readonly durationMs: number
 }
 
@@ -132,12 +134,20 @@ export async function execute(argv: Argv, options: ExecuteOptions): Promise<Exec
     return 'exited' as const
   })
   const deadline = sleep(options.deadlineMs, 'deadline' as const)
+  const aborted = Promise.withResolvers<'aborted'>()
+  const abort = () => aborted.resolve('aborted')
+  options.signal?.addEventListener('abort', abort)
+  if (options.signal?.aborted) abort()
   let ended: Execution['ended'] = await Promise.race([
     closed,
     exited.promise,
     deadline.done,
     overflow.promise,
-  ]).finally(deadline.cancel)
+    aborted.promise,
+  ]).finally(() => {
+    deadline.cancel()
+    options.signal?.removeEventListener('abort', abort)
+  })
   for (const [signal, graceMs] of ended === 'exited' ? [] : endings) {
     subprocess.kill(signal)
     const grace = sleep(graceMs, undefined)

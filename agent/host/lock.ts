@@ -1,6 +1,6 @@
 // One apply at a time: a lock file with the holder's pid, its start time and the boot, as /proc tells them (proc(5)).
 
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import type { LockHolder } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
@@ -146,5 +146,26 @@ export async function takeLock(path: string, who: string, sinceMs: number): Prom
         for (const one of paths) await removeFile(one)
       },
     }
+  }
+}
+
+/** Takes whatever `what` names for one job of `who`, by a lock in `folder`; throws `job.busy`, which names who has it. */
+export async function takeHold(
+  folder: string,
+  what: string,
+  who: string,
+  sinceMs: number,
+): Promise<ApplyLock> {
+  const name = createHash('sha256').update(what).digest('hex').slice(0, 16)
+  try {
+    return await takeLock(`${folder}/${name}`, who, sinceMs)
+  } catch (error) {
+    if (!(error instanceof HostError) || error.code !== 'apply.locked') throw error
+    const { who: holder, sinceMs: since } = error.details as unknown as LockHolder
+    throw new HostError(
+      'job.busy',
+      `${what} is in the hands of a job of ${holder} since ${new Date(since).toISOString()}`,
+      { details: error.details },
+    )
   }
 }

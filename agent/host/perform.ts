@@ -170,8 +170,10 @@ export class LinuxPerformer implements Performer {
     this.#libvirt = libvirt
   }
 
-  readonly #kinds: { readonly [Kind in Action['kind']]: (action: Of<Kind>) => Promise<Result> } = {
-    run: (action) => this.#run(action),
+  readonly #kinds: {
+    readonly [Kind in Action['kind']]: (action: Of<Kind>, signal?: AbortSignal) => Promise<Result>
+  } = {
+    run: (action, signal) => this.#run(action, signal),
     write: async ({ path, content, mode }) => {
       await replaceFile(path, content, mode)
       return {}
@@ -207,7 +209,7 @@ export class LinuxPerformer implements Performer {
     fetch: (action) => this.#fetch(action),
   }
 
-  async perform(action: Action): Promise<ActionOutcome> {
+  async perform(action: Action, signal?: AbortSignal): Promise<ActionOutcome> {
     const startedMs = performance.now()
     const outcome = (result: Result): ActionOutcome => ({
       kind: action.kind,
@@ -217,8 +219,8 @@ export class LinuxPerformer implements Performer {
     })
     try {
       // The table and the action agree on the kind, which the compiler cannot follow through an index.
-      const perform = this.#kinds[action.kind] as (action: Action) => Promise<Result>
-      return outcome(await perform(action))
+      const perform = this.#kinds[action.kind] as (action: Action, signal?: AbortSignal) => Promise<Result>
+      return outcome(await perform(action, signal))
     } catch (error) {
       if (error instanceof Failure)
         throw new HostError(error.code, error.message, { details: { outcome: outcome(error.result) } })
@@ -228,16 +230,17 @@ export class LinuxPerformer implements Performer {
     }
   }
 
-  async #run(action: Of<'run'>): Promise<Result> {
+  async #run(action: Of<'run'>, signal?: AbortSignal): Promise<Result> {
     const { exits = [0], deadlineMs } = action
     const inUnit = action.unit && (await this.#reader.facts('/run/systemd/system')) !== null
     const execution = inUnit
       ? await this.#runInUnit(action)
-      : await this.#execute(action.argv, action, deadlineMs)
+      : await this.#execute(action.argv, action, deadlineMs, signal)
     const result = resultOf(execution)
     const { ended, exit, durationMs } = execution
-    if (ended !== 'deadline' && exits.includes(exit)) return result
+    if (ended !== 'deadline' && ended !== 'aborted' && exits.includes(exit)) return result
     const [program] = action.argv
+    if (ended === 'aborted') throw new Failure('action.failed', `${program} was stopped`, result)
     // systemd stops a unit at its RuntimeMaxSec and systemd-run only says that it failed.
     if (ended === 'deadline' || durationMs >= deadlineMs)
       throw new Failure(
@@ -249,9 +252,15 @@ export class LinuxPerformer implements Performer {
     throw new Failure('action.failed', `${program} ended with ${exit}${last}`, result)
   }
 
-  #execute(argv: Argv, { stdin, environment }: Of<'run'>, deadlineMs: number): Promise<Execution> {
+  #execute(
+    argv: Argv,
+    { stdin, environment }: Of<'run'>,
+    deadlineMs: number,
+    signal?: AbortSignal,
+  ): Promise<Execution> {
     return execute(argv, {
       deadlineMs,
+      ...(signal !== undefined && { signal }),
       keep: 'tail',
       tethered: true,
       ...(stdin !== undefined && { stdin }),

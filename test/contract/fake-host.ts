@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Parts } from '../../agent/api/context.ts'
+import { Jobs } from '../../agent/api/jobs.ts'
 import { lockHolder, takeLock } from '../../agent/host/lock.ts'
 import { Journal } from '../../agent/journal/journal.ts'
 import type { HostReader, Performer } from '../../provisioning/host.ts'
@@ -96,6 +97,7 @@ export function fakeParts(folder: string): Parts & { readonly looks: () => numbe
     performer,
     journal,
     documentFolder: folder,
+    ownFolder: join(folder, 'own'),
     templates: async () => ({ templates: [], broken: [] }),
     async document() {
       const path = join(folder, 'host.yaml')
@@ -103,6 +105,13 @@ export function fakeParts(folder: string): Parts & { readonly looks: () => numbe
       return { desired: { version: 1, host: {}, sources: {} }, digest: readFileSync(path, 'utf8') }
     },
     lock: (who) => takeLock(lockPath, who, Date.now()),
+    hold: async () => ({ release: async () => {} }),
+    jobs: new Jobs({
+      folder: join(folder, 'jobs'),
+      clock: Date.now,
+      lock: (path, who) => takeLock(path, who, Date.now()),
+      holder: lockHolder,
+    }),
     instance: async () => 'i-0',
     libvirt: async () => {
       throw new HostError('libvirt.unreachable', 'there is no libvirt on a fake host')

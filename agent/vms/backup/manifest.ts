@@ -71,6 +71,7 @@ export interface BegunDisk {
   readonly on: string | null
   readonly source: string
   readonly format: 'qcow2' | 'raw'
+  readonly isRead: boolean
 }
 
 /** A backup that is being made. `copied`: all its images are whole, and have yet to be read back. */

@@ -105,9 +105,15 @@ export class Store {
    */
   static async open(place: Place, vm: Manifest['vm']): Promise<Store> {
     const folder = join(place.path, folderName(vm.name))
+    const known = await Store.read(folder)
+    return known ?? new Store(folder, { vm, backups: [], begun: null, removing: [] }, true)
+  }
+
+  /** Reads what is in a folder; null when there is no manifest. */
+  static async read(folder: string): Promise<Store | null> {
     const path = join(folder, manifestName)
     const text = await textOf(path)
-    if (text === null) return new Store(folder, { vm, backups: [], begun: null, removing: [] }, true)
+    if (text === null) return null
     await wantOwn(folder)
     return new Store(folder, parseManifest(text, path), false)
   }

@@ -1,0 +1,64 @@
+// A verb that is a job, begun and then followed by whoever asked for it, for as long as they stay.
+
+import { fieldsOf } from './arguments.ts'
+import type { Context, StreamModule } from './context.ts'
+import type { BegunJob } from './jobs.ts'
+import { type Args, type VerbName, verbTable } from './verbs.ts'
+
+/** What a job tells first. */
+export interface JobLine {
+  readonly event: 'job'
+  readonly job: string
+}
+
+/** Whether a line says which job it is that follows. */
+export const isJobLine = (line: object): line is JobLine => 'event' in line && line.event === 'job'
+
+/** A verb with its arguments as one would type it. */
+export function typedAs<N extends VerbName>(name: N, args: Args<N>): string {
+  const { operands } = verbTable[name]
+  const words: string[] = []
+  for (const [key, field] of Object.entries(fieldsOf(verbTable[name]))) {
+    const value = args[key as keyof Args<N>] as boolean | string | readonly string[] | undefined
+    const values = Array.isArray(value) ? value : value === undefined || value === false ? [] : [value]
+    for (const one of values)
+      words.push(...(key in operands ? [] : [`--${key}`]), ...(field.kind === 'switch' ? [] : [String(one)]))
+  }
+  return [name, ...words].join(' ')
+}
+
+/** What is needed to begin a verb as a job. `contextFor` makes the context that it works with, which its caller cannot end. */
+export interface AskedJobLines<N extends VerbName> {
+  readonly name: N
+  readonly args: Args<N>
+  readonly module: Pick<StreamModule<N, object>, 'run' | 'exitOf'>
+  readonly context: Context
+  readonly contextFor: (signal: AbortSignal) => Context
+  /** Told of the job before its first line, so that the process stays for it. */
+  readonly begun: (job: BegunJob) => void
+}
+
+/** Begins a verb as a job and tells its lines, unless it was asked to be left alone (`--detach`). Throws what the verb throws. */
+export async function* jobLines<N extends VerbName>({
+  name,
+  args,
+  module,
+  context,
+  contextFor,
+  begun,
+}: AskedJobLines<N>): AsyncGenerator<object> {
+  const { schema } = verbTable[name]
+  const job = await context.jobs.begin(
+    { verb: name, typed: typedAs(name, args), who: context.who },
+    {
+      async *lines(signal) {
+        for await (const line of module.run(contextFor(signal), args)) yield { schema, ...line }
+      },
+      exitOf: (line) => module.exitOf(line),
+    },
+  )
+  begun(job)
+  yield { event: 'job', job: job.id } satisfies JobLine
+  if ('detach' in args && args.detach === true) return
+  yield* context.jobs.follow(job.id, context.signal)
+}

@@ -1,0 +1,88 @@
+// The definition of a VM that is restored: as it was, or with a name, an identity and disks of its own.
+
+import { HostError } from '../../../provisioning/problem.ts'
+import {
+  at,
+  elementsOf,
+  parseXml,
+  printXml,
+  remove,
+  type XmlElement,
+  XmlError,
+} from '../../../provisioning/vms/xml.ts'
+
+/** What of a definition is another one. `sources`: the file of each disk by libvirt's name of it. */
+export interface Renewed {
+  readonly name: string
+  readonly uuid: string
+  readonly sources: Readonly<Record<string, string>>
+  /** Whether it is another VM beside the old one: it gets MACs and firmware variables of its own. */
+  readonly isAnother: boolean
+}
+
+function setText(target: XmlElement | undefined, text: string): void {
+  target?.children.splice(0, target.children.length, { kind: 'text', text })
+}
+
+const drop = (parent: XmlElement | undefined, name: string): void => {
+  for (const one of elementsOf(parent, name)) if (parent !== undefined) remove(parent, one)
+}
+
+/** Sets the file of a disk; one that is not among the sources keeps its medium when that is elsewhere, as an installer is. */
+function setSource(disk: XmlElement, sources: Renewed['sources']): void {
+  const path = sources[at(disk, 'target')?.attributes.get('dev') ?? '']
+  if (path === undefined) return
+  const { attributes } = disk
+  attributes.set('type', 'file')
+  const source = at(disk, 'source')
+  source?.attributes.clear()
+  source?.attributes.set('file', path)
+  // What it stood on is part of the restored file.
+  drop(disk, 'backingStore')
+}
+
+/** The definition to be defined. Throws `host.unexpected-answer` when what was kept is no XML. */
+export function renewed(xml: string, { name, uuid, sources, isAnother }: Renewed): string {
+  let root: XmlElement
+  try {
+    root = structuredClone(parseXml(xml).root)
+  } catch (cause) {
+    if (!(cause instanceof XmlError)) throw cause
+    throw new HostError('host.unexpected-answer', `the definition of ${name} is no XML: ${cause.message}`, {
+      cause,
+    })
+  }
+  setText(at(root, 'name'), name)
+  setText(at(root, 'uuid'), uuid)
+  root.attributes.delete('id')
+  const devices = at(root, 'devices')
+  for (const disk of elementsOf(devices, 'disk')) setSource(disk, sources)
+  if (isAnother) {
+    for (const nic of elementsOf(devices, 'interface')) drop(nic, 'mac')
+    const nvram = at(root, 'os', 'nvram')
+    nvram?.children.splice(0, nvram.children.length)
+    // Sockets and files that libvirt names after the VM.
+    for (const kind of ['serial', 'console', 'channel'])
+      for (const device of elementsOf(devices, kind))
+        if (device.attributes.get('type') === 'unix') drop(device, 'source')
+  }
+  return printXml(root)
+}
+
+/** What a definition says of its disks: the file or device of each by libvirt's name of it, and in what format. */
+export function sourcesIn(
+  xml: string,
+): Readonly<Record<string, { readonly kind: string; readonly path: string; readonly format: string }>> {
+  const disks = elementsOf(at(parseXml(xml).root, 'devices'), 'disk')
+  return Object.fromEntries(
+    disks.flatMap((disk) => {
+      const { attributes } = at(disk, 'source') ?? {}
+      const path = attributes?.get('file') ?? attributes?.get('dev')
+      const target = at(disk, 'target')?.attributes.get('dev')
+      const format = at(disk, 'driver')?.attributes.get('type') ?? 'raw'
+      return path === undefined || target === undefined
+        ? []
+        : [[target, { kind: disk.attributes.get('type') ?? 'file', path, format }] as const]
+    }),
+  )
+}

@@ -1,0 +1,147 @@
+// Copies disks of a VM that runs, as they are at one moment: QEMU pushes them into files, and libvirt says how far it is.
+//
+// INVARIANTS
+// - libvirt removes the files of a job that failed or was aborted. So files that are there, and a last job that succeeded, are whole.
+// - What libvirt remembers of the last job is forgotten before a new one is begun.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { HostError } from '../../../provisioning/problem.ts'
+import { type Connection, type DomainRef, VIR } from '../../node-libvirt/index.ts'
+import { asked, isRefusal, reach, type ToLibvirt } from '../reach.ts'
+import { pushedFiles } from './libvirt-xml.ts'
+import { stopOf, type Tools } from './tools.ts'
+
+const within = { deadlineMs: 10_000 }
+const [firstPollMs, pollMs] = [20, 500]
+
+/** How a job of these files stands: it runs, the last one succeeded, or neither. `other`: a job that is not this one runs. */
+export type PushStanding = 'running' | 'succeeded' | 'none' | 'other'
+
+const sameFiles = (one: readonly string[], other: readonly string[]): boolean =>
+  one.length === other.length && one.every((file) => other.includes(file))
+
+/** What libvirt says of the job of these files. */
+async function standingOf(
+  libvirt: Connection,
+  dom: DomainRef,
+  files: readonly string[],
+): Promise<PushStanding> {
+  try {
+    return sameFiles(pushedFiles(await libvirt.domainBackupGetXMLDesc({ dom }, within)), files)
+      ? 'running'
+      : 'other'
+  } catch (error) {
+    if (isRefusal(error, 'VIR_ERR_NO_DOMAIN')) return 'none'
+    if (!isRefusal(error, 'VIR_ERR_NO_DOMAIN_BACKUP') && !isRefusal(error, 'VIR_ERR_OPERATION_INVALID'))
+      throw error
+  }
+  try {
+    const flags = VIR.DOMAIN_JOB_STATS_COMPLETED | VIR.DOMAIN_JOB_STATS_KEEP_COMPLETED
+    const { type, params } = await libvirt.domainGetJobStats({ dom, flags }, within)
+    const isDone = type === VIR.DOMAIN_JOB_COMPLETED && params.operation === VIR.DOMAIN_JOB_OPERATION_BACKUP
+    return isDone && params.success === true ? 'succeeded' : 'none'
+  } catch (error) {
+    if (isRefusal(error, 'VIR_ERR_OPERATION_INVALID')) return 'none'
+    throw error
+  }
+}
+
+/** The same, asked until libvirt answers. */
+export const pushStanding = (
+  to: ToLibvirt,
+  dom: DomainRef,
+  files: readonly string[],
+): Promise<PushStanding> => asked(to, (libvirt) => standingOf(libvirt, dom, files))
+
+/** A job to begin. `freeze`: the filesystems of the guest are frozen for the moment, by its agent. */
+export interface Push {
+  readonly dom: DomainRef
+  readonly files: readonly string[]
+  readonly xml: string
+  readonly checkpointXml: string | null
+  readonly freeze: boolean
+}
+
+/** Begins a job. Throws `libvirt.refused` with libvirt's words, and then nothing was begun, or `libvirt.unreachable`. */
+export async function beginPush(
+  to: ToLibvirt,
+  { dom, files, xml, checkpointXml, freeze }: Push,
+): Promise<void> {
+  const begin = () =>
+    reach(to, {
+      ask: (libvirt) =>
+        libvirt.domainBackupBegin({
+          dom,
+          backupXML: xml,
+          ...(checkpointXml !== null && { checkpointXML: checkpointXml }),
+        }),
+      holds: async (libvirt) => ['running', 'succeeded'].includes(await standingOf(libvirt, dom, files)),
+    })
+  await asked(to, (libvirt) =>
+    libvirt.domainGetJobStats({ dom, flags: VIR.DOMAIN_JOB_STATS_COMPLETED }, within),
+  )
+  if (!freeze) return begin()
+  await (await to()).domainFSFreeze({ dom })
+  try {
+    await begin()
+  } finally {
+    await asked(to, (libvirt) => libvirt.domainFSThaw({ dom }))
+  }
+}
+
+/** Ends a job that runs, and returns when libvirt has taken its files away. */
+export async function abortPush(to: ToLibvirt, dom: DomainRef, files: readonly string[]): Promise<void> {
+  await reach(to, {
+    ask: (libvirt) => libvirt.domainAbortJob({ dom }),
+    holds: async (libvirt) => (await standingOf(libvirt, dom, files)) !== 'running',
+  })
+  while ((await pushStanding(to, dom, files)) === 'running') await sleep(firstPollMs)
+}
+
+const number = (value: unknown): number =>
+  typeof value === 'number' || typeof value === 'bigint' ? Number(value) : 0
+
+/**
+ * Follows a job to its end, and tells how far it is. Throws `backup.copy-failed`, `job.cancelled` after it was ended, and
+ * `job.interrupted`, when it goes on without anybody who follows it.
+ */
+export async function followPush(
+  { to, signal, tell }: Pick<Tools, 'to' | 'signal' | 'tell'>,
+  dom: DomainRef,
+  files: readonly string[],
+): Promise<void> {
+  for (let waitMs = firstPollMs; ; waitMs = Math.min(2 * waitMs, pollMs)) {
+    if (signal.aborted) {
+      if (signal.reason === 'cancelled') await abortPush(to, dom, files)
+      throw stopOf(signal)
+    }
+    const standing = await pushStanding(to, dom, files)
+    if (standing === 'succeeded') return
+    if (standing !== 'running') break
+    const { params } = await asked(to, (libvirt) => libvirt.domainGetJobStats({ dom }, within))
+    const totalBytes = number(params.disk_total)
+    tell({
+      subject: dom.name,
+      doing: 'copying',
+      doneBytes: number(params.disk_processed),
+      totalBytes: totalBytes === 0 ? null : totalBytes,
+    })
+    await sleep(waitMs)
+  }
+  throw new HostError('backup.copy-failed', `${dom.name}: ${await whyFailed(to, dom)}`, {
+    details: { vm: dom.name },
+  })
+}
+
+/** Why the last job failed, as far as libvirt knows. */
+async function whyFailed(to: ToLibvirt, dom: DomainRef): Promise<string> {
+  const flags = VIR.DOMAIN_JOB_STATS_COMPLETED | VIR.DOMAIN_JOB_STATS_KEEP_COMPLETED
+  try {
+    const { params } = await asked(to, (libvirt) => libvirt.domainGetJobStats({ dom, flags }, within))
+    return typeof params.errmsg === 'string' ? params.errmsg : 'libvirt does not say why it ended'
+  } catch (error) {
+    if (isRefusal(error, 'VIR_ERR_OPERATION_INVALID') || isRefusal(error, 'VIR_ERR_NO_DOMAIN'))
+      return 'it ended while it was copied'
+    throw error
+  }
+}
