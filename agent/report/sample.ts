@@ -30,15 +30,19 @@ import {
   type StatsConnection,
   Unanswered,
 } from './questions.ts'
-import { SkipList } from './skip-list.ts'
+import { SkipList, type SkipOptions } from './skip-list.ts'
 
-/** Something that is known, and since when. Times are epoch milliseconds. */
-export interface Reading<T> {
-  readonly value: T
+/** When something was read. Times are epoch milliseconds. */
+export interface Age {
   readonly atMs: number
   readonly ageMs: number
   /** Whether it should have been read again long ago. */
   readonly stale: boolean
+}
+
+/** Something that is known, and since when. */
+export interface Reading<T> extends Age {
+  readonly value: T
 }
 
 /** The QEMU of a VM, as the kernel counts it. */
@@ -73,8 +77,8 @@ export interface VmSample {
 export interface Sample {
   readonly atMs: number
   /** When libvirt last told which VMs there are; null when it never has, and then nobody knows of any. */
-  readonly libvirt: Reading<null> | null
-  /** Why libvirt or the guests could not be asked the last time; null when they could. */
+  readonly listed: Age | null
+  /** Why libvirt, or more guests than those that hang, could not be asked the last time; null when they could. */
   readonly silence: string | null
   /** In the order of their names. */
   readonly vms: readonly VmSample[]
@@ -94,6 +98,8 @@ export interface SamplerOptions {
   readonly everyMs?: { readonly look: number; readonly ask: number }
   /** How long an answer may take before whoever owes it is taken to hang; 3 s when left out. */
   readonly deadlineMs?: number
+  /** How long a guest that hangs is left alone before it is asked again; from a minute up to a quarter of an hour when left out. */
+  readonly skip?: SkipOptions
 }
 
 /** Something that is known, and when it was asked for on the steady clock. */
@@ -106,6 +112,8 @@ interface Taken<T> {
 interface Known {
   name: string
   readonly uuid: string
+  /** The how manieth it was: whose turn it is goes by that. */
+  readonly turn: number
   /** libvirt's number of it, which is another one each time that it is started; null unless it is known to run. */
   id: number | null
   power: Taken<{ readonly power: Power; readonly reason: string }>
@@ -125,11 +133,10 @@ interface Known {
 const shards = 4
 /** A reading is stale when two of its kind have been missed. */
 const staleAfter = 2.5
-/** One that hangs is asked again after a minute, then less and less often. */
-const skipping = { leastMs: 60_000, mostMs: 900_000 }
 /**
  * Each group costs QEMU two questions, half a millisecond each, so only what the kernel does not count is asked for. A guest
- * that does not tell how it uses its memory has nothing new there until libvirt tells of a change, and is asked each tenth time.
+ * that does not tell how it uses its memory has nothing new there until libvirt tells of a change, and is asked each tenth time:
+ * a tenth of them each time.
  */
 const balloonEach = 10
 
@@ -137,6 +144,8 @@ const isExpected = (error: unknown): error is Error =>
   error instanceof Unanswered ||
   error instanceof HostError ||
   (error instanceof Error && (error.name === 'LibvirtError' || error.name === 'LibvirtConnectionError'))
+
+const hangs = (failure: Error): boolean => failure instanceof Unanswered && failure.asked
 
 /** Taken in turns: what stands together in a list is often slow together. */
 const partsOf = (vms: readonly Known[]): readonly (readonly Known[])[] =>
@@ -151,19 +160,22 @@ export class Sampler {
   readonly #questions: Questions
   readonly #everyMs: { readonly look: number; readonly ask: number }
   readonly #vms = new Map<string, Known>()
-  readonly #skipped = new SkipList(skipping)
+  readonly #skipped: SkipList
   #hints = new Map<string, DomainRef>()
   #hintsAll = false
   #following: Promise<void> | null = null
   #listing: Promise<boolean> | null = null
   #listedMs: number | null = null
   #pageBytes: number | null = null
+  #begun = 0
+  #rounds = 0
   #libvirtdSilence: string | null = null
   #guestsSilence: string | null = null
 
   constructor(options: SamplerOptions) {
     const { connect, clock, deadlineMs = 3000, everyMs = { look: 10_000, ask: 60_000 } } = options
     this.#options = options
+    this.#skipped = new SkipList(options.skip ?? { leastMs: 60_000, mostMs: 900_000 })
     this.#clock = clock
     this.#everyMs = everyMs
     this.#questions = new Questions({
@@ -194,6 +206,7 @@ export class Sampler {
       ])
     } finally {
       stopped.abort()
+      this.close()
     }
   }
 
@@ -228,24 +241,24 @@ export class Sampler {
     await this.follow()
     const running = [...this.#vms.values()].filter(({ id }) => id !== null)
     const asked = running.filter(({ uuid }) => this.#skipped.since(uuid) === null)
+    this.#rounds += 1
     const isBalloonDue = (vm: Known) => this.#isBalloonDue(vm)
     const due = new Set(this.#skipped.due(this.#clock.steadyMs()))
-    this.#guestsSilence = null
-    await Promise.all([
+    const failures = await Promise.all([
       ...partsOf(asked.filter(isBalloonDue)).map((part) => this.#askPart(part, true)),
       ...partsOf(asked.filter((vm) => !isBalloonDue(vm))).map((part) => this.#askPart(part, false)),
       this.#askAlone(running.filter(({ uuid }) => due.has(uuid))),
     ])
+    this.#guestsSilence = failures.find((failure) => failure !== null) ?? null
   }
 
   /** What is known now. */
   sample(): Sample {
-    const listed = this.#listedMs === null ? null : { value: null, tickMs: this.#listedMs }
     const { look, ask } = this.#everyMs
     const vms = [...this.#vms.values()].sort((a, b) => order.compare(a.name, b.name))
     return {
       atMs: this.#clock.epochMs(),
-      libvirt: this.#told(listed, ask),
+      listed: this.#listedMs === null ? null : this.#ageOf(this.#listedMs, ask),
       silence: this.#libvirtdSilence ?? this.#guestsSilence,
       vms: vms.map((vm) => {
         const stuckTick = this.#skipped.since(vm.uuid)
@@ -274,15 +287,13 @@ export class Sampler {
     return Math.round(this.#clock.epochMs() - (this.#clock.steadyMs() - tickMs))
   }
 
+  #ageOf(tickMs: number, everyMs: number): Age {
+    const ageMs = Math.round(this.#clock.steadyMs() - tickMs)
+    return { atMs: this.#epochOf(tickMs), ageMs, stale: ageMs > everyMs * staleAfter }
+  }
+
   #told<T>(taken: Taken<T> | null, everyMs: number): Reading<T> | null {
-    if (taken === null) return null
-    const ageMs = Math.round(this.#clock.steadyMs() - taken.tickMs)
-    return {
-      value: taken.value,
-      atMs: this.#epochOf(taken.tickMs),
-      ageMs,
-      stale: ageMs > everyMs * staleAfter,
-    }
+    return taken === null ? null : { value: taken.value, ...this.#ageOf(taken.tickMs, everyMs) }
   }
 
   /** Does it at once and then at fixed times; one that takes too long leaves out those that it has missed. */
@@ -445,9 +456,11 @@ export class Sampler {
   }
 
   #begin({ uuid, name }: DomainRef, power: Known['power']): Known {
+    this.#begun += 1
     const vm: Known = {
       uuid,
       name,
+      turn: this.#begun,
       id: null,
       power,
       process: null,
@@ -480,7 +493,7 @@ export class Sampler {
 
   #isBalloonDue(vm: Known): boolean {
     if (vm.memory === null || vm.hasNewMemory || vm.memory.value.toldMs !== null) return true
-    return this.#clock.steadyMs() - vm.memory.tickMs >= this.#balloonEveryMs(vm)
+    return (this.#rounds + vm.turn) % balloonEach === 0
   }
 
   /** What a tap device receives its guest has sent; with a macvtap, which has no such file, the two see the same. */
@@ -488,38 +501,43 @@ export class Sampler {
     return !device.includes('/') && this.#options.read(`/sys/class/net/${device}/tun_flags`) !== null
   }
 
-  /** Asks the guests of one part. One that hangs is passed by when the others are asked again, since its question holds it. */
-  async #askPart(part: readonly Known[], withBalloon: boolean): Promise<void> {
-    for (let hasHung = false; part.length > 0; hasHung = true) {
-      const outcome = await this.#askGuests(part, withBalloon, hasHung)
+  /**
+   * Asks the guests of one part; says why that was given up. One that hangs is passed by when the others are asked again, since
+   * the question that it owes an answer to holds it.
+   */
+  async #askPart(part: readonly Known[], withBalloon: boolean): Promise<string | null> {
+    if (part.length === 0) return null
+    for (let hasHung = false; ; hasHung = true) {
+      const failure = await this.#askGuests(part, withBalloon, hasHung)
+      if (failure === null) return null
       // It may be that libvirtd hangs and not a guest, and then nobody is to blame.
-      if (outcome !== 'hangs' || !(await this.#list())) return
+      if (!hangs(failure) || !(await this.#list())) return failure.message
     }
   }
 
-  /** Asks those again who hung, one after the other. */
-  async #askAlone(due: readonly Known[]): Promise<void> {
-    for (const vm of due)
-      if ((await this.#askGuests([vm], true, true)) === 'hangs')
-        this.#skipped.add(vm.uuid, this.#clock.steadyMs())
+  /** Asks those again who hung, one after the other; says why one could not be asked. */
+  async #askAlone(due: readonly Known[]): Promise<string | null> {
+    for (const vm of due) {
+      const failure = await this.#askGuests([vm], true, true)
+      if (failure === null) continue
+      if (!hangs(failure) || !(await this.#list())) return failure.message
+      this.#skipped.add(vm.uuid, this.#clock.steadyMs())
+    }
+    return null
   }
 
-  async #askGuests(
-    vms: readonly Known[],
-    withBalloon: boolean,
-    suspects: boolean,
-  ): Promise<'asked' | 'hangs' | 'refused'> {
+  /** Asks guests and takes over what they tell; returns what kept them from being asked. */
+  async #askGuests(vms: readonly Known[], withBalloon: boolean, suspects: boolean): Promise<Error | null> {
     const tickMs = this.#clock.steadyMs()
     try {
       const doms = vms.map(({ uuid, name }) => ({ uuid, name }))
       const groups = withBalloon ? GROUP.disks | GROUP.balloon : GROUP.disks
       const records = await this.#questions.askGuests(doms, groups)
       for (const record of records) this.#takeGuest(record, tickMs, suspects)
-      return 'asked'
+      return null
     } catch (error) {
       if (!isExpected(error)) throw error
-      this.#guestsSilence = error.message
-      return error instanceof Unanswered && error.asked ? 'hangs' : 'refused'
+      return error
     }
   }
 

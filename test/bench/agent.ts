@@ -5,7 +5,7 @@ import { hostClock } from '../../agent/report/clock.ts'
 import { readNow } from '../../agent/report/proc-files.ts'
 import { Sampler } from '../../agent/report/sample.ts'
 
-/** What is asked of this process. `first ask` asks as an agent that has just begun; `run` samples at its usual times for so long. */
+/** What is asked of this process. `first ask` asks as an agent that has just begun; `run` samples at its usual times for so long, and is the last. */
 export type Order =
   | { readonly what: 'six groups' | 'list' | 'look' | 'ask' | 'first ask' }
   | { readonly what: 'run'; readonly forMs: number }
@@ -62,11 +62,9 @@ async function obey(order: Order): Promise<number> {
     case 'look':
       sampler.look()
       return whole(sampler)
-    case 'run': {
-      const usual = makeSampler()
-      await usual.run(AbortSignal.timeout(order.forMs), () => {})
-      return whole(usual)
-    }
+    case 'run':
+      await sampler.run(AbortSignal.timeout(order.forMs), () => {})
+      return whole(sampler)
   }
 }
 

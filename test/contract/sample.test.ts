@@ -31,7 +31,7 @@ const begin = (name: string) =>
 
 const pidOf = (name: string) => Number(readFileSync(join(folder, 'run/qemu', `${name}.pid`), 'utf8'))
 
-function samplerOf({ opened = [] as Connection[], deadlineMs = 500 } = {}) {
+function samplerOf({ opened = [] as Connection[], deadlineMs = 1000 } = {}) {
   const sampler = new Sampler({
     connect: async () => {
       const connection = await connectOpenReadOnly('qemu:///system', {
@@ -49,6 +49,7 @@ function samplerOf({ opened = [] as Connection[], deadlineMs = 500 } = {}) {
     netDevPath: '/proc/net/dev',
     everyMs: { look: 100, ask: 600 },
     deadlineMs,
+    skip: { leastMs: 1000, mostMs: 4000 },
   })
   t.teardown(() => sampler.close())
   return sampler
@@ -129,14 +130,17 @@ t.test('a guest that hangs delays nobody, and is asked again when it goes on', a
   for (const end = Date.now() + 2500; Date.now() < end; await sleep(20))
     for (const name of healthy) oldestMs = Math.max(oldestMs, vmOf(sampler, name).disks?.ageMs ?? Number.NaN)
   t.comment(`others at most ${oldestMs} ms old`)
-  t.ok(oldestMs < 2 * 600, 'others are asked every 600 ms')
+  t.ok(oldestMs < 3 * 600, 'others are asked every 600 ms')
   const stuck = vmOf(sampler, 'three')
   t.ok((stuck.disks?.ageMs ?? 0) >= 2500 && stuck.disks?.stale, 'its own age')
-  t.ok((stuck.process?.ageMs ?? Number.NaN) < 400, 'the kernel still tells of it')
+  t.ok((stuck.process?.ageMs ?? Number.NaN) < 1000, 'the kernel still tells of it')
   t.equal(stuck.process?.value.letter, 'T')
   t.equal(stuck.power?.value.power, 'paused')
-  t.ok((stuck.power?.ageMs ?? Number.NaN) < 1300)
+  t.ok((stuck.power?.ageMs ?? Number.NaN) < 3 * 600)
+  t.equal(sampler.sample().silence, null, 'a guest that hangs is no silence of libvirt')
   process.kill(pidOf('three'), 'SIGCONT')
+  await until('its return', () => vmOf(sampler, 'three').stuckSinceMs === null)
+  t.equal(vmOf(sampler, 'three').disks?.stale, false)
   stop.abort()
   await running
 })
@@ -154,10 +158,10 @@ t.test(
     const hung = sampler.sample()
     t.type(hung.silence, 'string')
     t.comment(hung.silence)
-    t.ok((hung.libvirt?.ageMs ?? 0) > 3000 && hung.libvirt?.stale)
+    t.ok((hung.listed?.ageMs ?? 0) > 3000 && hung.listed?.stale)
     for (const { name, process: qemu, nics, disks, power } of hung.vms) {
-      t.ok((qemu?.ageMs ?? Number.NaN) < 400, `${name}: the process`)
-      t.ok((nics?.ageMs ?? Number.NaN) < 400, `${name}: NICs`)
+      t.ok((qemu?.ageMs ?? Number.NaN) < 1000, `${name}: the process`)
+      t.ok((nics?.ageMs ?? Number.NaN) < 1000, `${name}: NICs`)
       t.ok((disks?.ageMs ?? 0) > 3000 && disks?.stale, `${name}: disks`)
       t.equal(power?.value.power, 'paused', `${name}: what it did`)
       t.ok(power?.stale, `${name}: and that is old`)
