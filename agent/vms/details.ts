@@ -4,6 +4,7 @@ import { HostError, type ProblemReport } from '../../provisioning/problem.ts'
 import type { DomainModel } from '../../provisioning/vms/domain.ts'
 import { type Connection, VIR } from '../node-libvirt/index.ts'
 import { isRefusal } from './reach.ts'
+import { listSnapshots } from './snapshots.ts'
 
 /** How much a disk holds as the guest sees it, and how much of the host it takes. */
 export interface DiskSize {
@@ -15,6 +16,7 @@ export interface DiskSize {
 export interface Details {
   readonly disks: Readonly<Record<string, DiskSize>>
   readonly addresses: Readonly<Record<string, readonly string[]>>
+  /** The oldest first. */
   readonly snapshots: readonly string[]
   readonly unread: readonly { readonly fact: string; readonly problem: ProblemReport }[]
 }
@@ -61,6 +63,6 @@ export async function readDetails(
       addresses[mac] = [...new Set([...known, ...addrs.map(({ addr }) => addr)])]
     }
   }
-  const snapshots = await attempt('snapshots', libvirt.domainListAllSnapshots({ dom }, within))
+  const snapshots = await attempt('snapshots', listSnapshots(libvirt, dom))
   return { disks, addresses, snapshots: snapshots?.map(({ name }) => name) ?? [], unread }
 }
