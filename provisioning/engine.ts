@@ -206,9 +206,9 @@ function outcomeOf(
 ): Outcome {
   if ([...failed.values()].some(({ code }) => !refusals.includes(code))) return 'failed'
   if (left.some(({ reason }) => reason === 'stopped')) return 'stopped'
-  if (failed.size > 0) return 'blocked'
   if (left.some(({ reason }) => reason === 'blocked' || reason === 'risk')) return 'blocked'
   if (asked.some(({ declared, standing }) => declared && standing === 'unknown')) return 'unknown'
+  if (failed.size > 0) return 'blocked'
   return left.some(({ reason }) => reason !== 'not-asked') ? 'drifted' : 'settled'
 }
 
