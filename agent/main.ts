@@ -5,10 +5,11 @@
 // - Text of the host reaches the terminal only through `visibleIn` or `safeJson`.
 
 import { writeSync } from 'node:fs'
+import type { Duplex } from 'node:stream'
 import { HostError, type ProblemReport, problemOf } from '../provisioning/problem.ts'
 import { checkedArgs, doorNeeded, parseCommandLine, pathOf } from './api/arguments.ts'
 import { ask } from './api/client.ts'
-import type { AnswerModule, StreamModule } from './api/context.ts'
+import type { AnswerModule, SessionModule, StreamModule } from './api/context.ts'
 import { isJobLine, type JobLine, jobLines } from './api/job-lines.ts'
 import type { BegunJob } from './api/jobs.ts'
 import { isProgress } from './api/progress.ts'
@@ -141,7 +142,9 @@ async function streamPrinter(name: VerbName, json: boolean) {
       if (!isJobLine(line as object)) exit = exitOf(line) ?? exit
       if (json) write(stdout, `${safeJson(line)}\n`)
       else if (isJobLine(line as object))
-        below.say(paragraph('', `Job ${(line as JobLine).job}: garrison jobs follow, garrison jobs cancel.`, 0))
+        below.say(
+          paragraph('', `Job ${(line as JobLine).job}: garrison jobs follow, garrison jobs cancel.`, 0),
+        )
       else {
         const shown = visibleIn(line)
         const text = render(shown, { ...terminal, nowMs: Date.now() })
@@ -181,7 +184,8 @@ const leaving =
 
 const goingOn = 'It goes on by itself: garrison jobs follow shows it again, garrison jobs cancel ends it.'
 
-const interrupting = 'Interrupted. What is there is kept: ask for the same again, and it goes on or begins anew.'
+const interrupting =
+  'Interrupted. What is there is kept: ask for the same again, and it goes on or begins anew.'
 
 const stopping =
   'Stopping after the step in hand. Ctrl-C again leaves at once; what the step does it may then do unseen.'
@@ -295,6 +299,44 @@ async function runHere<N extends VerbName>(name: N, args: Args<N>, json: boolean
   return exitOf(result)
 }
 
+/** The far side of a session, through the first door that opens; as root without any, by this process itself. */
+async function openSession<N extends VerbName>(
+  name: N,
+  args: Args<N>,
+  paths: readonly string[],
+): Promise<Duplex> {
+  const { openSession: openAt } = await import('./api/session-client.ts')
+  const { flags, operands } = verbTable[name]
+  const isKept = (key: string): boolean => 'kept' in ({ ...operands, ...flags }[key] ?? {})
+  const sent = Object.fromEntries(Object.entries(args).filter(([key]) => !isKept(key)))
+  const closed: string[] = []
+  for (const path of paths)
+    try {
+      const opened = await openAt(path, pathOf(name), sent, callerOf(process.env))
+      if ('socket' in opened) return opened.socket
+      const { code, message, details } = opened.problem
+      throw new HostError(code, message, { details: details ?? {} })
+    } catch (error) {
+      const { code = '' } = error as NodeJS.ErrnoException
+      const why = error instanceof HostError ? undefined : notThere[code as keyof typeof notThere]
+      if (why === undefined) throw error
+      closed.push(`${path}: ${why}`)
+    }
+  const last = closed.at(-1) ?? 'no socket'
+  if (paths !== socketPaths || process.getuid?.() !== 0)
+    throw new HostError(
+      last.endsWith(notThere.EACCES) ? 'door.refused' : 'door.closed',
+      `${name} needs the root side, and no door of it opens (${last})`,
+    )
+  const [{ partsOf }, { contextsOf }] = await Promise.all([
+    import('./operate.ts'),
+    import('./api/context.ts'),
+  ])
+  const who = `the command line, says ${callerOf(process.env)}`
+  const context = contextsOf(partsOf())(who, new AbortController().signal)
+  return ((await loadServed(name)) as SessionModule<N>).open(context, args)
+}
+
 async function main(argv: readonly string[]): Promise<Exit> {
   const { verb: name, group, values, json, help, socket } = parseCommandLine(argv)
   if (name === null || help) {
@@ -318,6 +360,11 @@ async function main(argv: readonly string[]): Promise<Exit> {
       : local.render(visibleIn(result), terminalOf(stdout))
     write(stdout, `${text}\n`)
     return local.exitOf(result)
+  }
+  if (name === 'vm console') {
+    const { sitAtConsole } = await import('./verbs/vm-console-here.ts')
+    const paths = socket === undefined ? socketPaths : [socket]
+    return sitAtConsole(args as Args<'vm console'>, note, () => openSession(name, args, paths))
   }
   if (doorNeeded(name, args).door === 'local') return runHere(name, args, json)
   const asked = await askRootSide(name, args, json, socket === undefined ? socketPaths : [socket])

@@ -118,6 +118,41 @@ export const backupVerbs = {
     streams: true,
     job: true,
   },
+  'vm untrack': {
+    brief: 'forget what has changed on VMs since their last backup',
+    help: 'libvirt keeps a record of it from one backup to the next. While it does, a VM cannot be renamed, nor reverted to a snapshot, nor be given one while it is off. The next backup is whole again.',
+    examples: [
+      ['garrison vm untrack web-1', 'before it is reverted to a snapshot'],
+      ['garrison vm untrack --all', 'of every VM'],
+    ],
+    operands: {
+      names: {
+        kind: 'vm',
+        placeholder: 'VM',
+        brief: "names, UUIDs, or patterns such as 'web-*'",
+        many: true,
+      },
+    },
+    flags: {
+      tag: {
+        kind: 'text',
+        placeholder: 'KEY=VALUE',
+        brief: 'only those with this tag',
+        many: true,
+      },
+      all: { kind: 'switch', brief: 'every VM of this host' },
+    },
+    door: 'operate',
+    schema: 'garrison/vm-untrack/1',
+    json: {
+      selected: 'vms: the names of those that are meant',
+      begun: 'vm and uuid of the one that is begun',
+      done: 'vm, uuid, changed (false when nothing was kept), text, durationMs',
+      failed: 'vm, uuid, durationMs and the problem',
+      finished: 'how many are done, unchanged, failed, unknown and left, durationMs',
+    },
+    streams: true,
+  },
   'vm backups': {
     brief: 'show the backups that are in a folder',
     help: 'One line for each backup: what it stands on, how large it is, and when its images were last read. Ends with 1 when one is known to be damaged, and with 4 when a manifest cannot be read.',

@@ -5,6 +5,7 @@
 // - A view is served again only while the document is the same and no step began since its observation began.
 // - An apply that began is always drained to its end, whether or not anybody still listens.
 
+import type { Duplex } from 'node:stream'
 import { type Desired, nothingDesired } from '../../provisioning/desired.ts'
 import { assessAll, converge, type EngineEvent } from '../../provisioning/engine.ts'
 import type {
@@ -144,6 +145,12 @@ export interface StreamModule<N extends VerbName, Line = unknown> {
   live?(line: Line): string | null
   /** The exit code when this is the last line that has one. */
   exitOf(line: Line): Exit | null
+}
+
+/** A verb that carries bytes both ways until either side ends. */
+export interface SessionModule<N extends VerbName> {
+  /** Opens the far side. Throws why it cannot be had. */
+  open(context: Context, args: Args<N>): Promise<Duplex>
 }
 
 /** A verb that runs in the client. `parts` loads everything that reads the host. */

@@ -8,15 +8,17 @@
 
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { HostError, type ProblemCode, problemOf } from '../../provisioning/problem.ts'
 import { checkedArgs, doorNeeded, unknownVerb, verbAt } from './arguments.ts'
-import type { AnswerModule, Context, StreamModule } from './context.ts'
+import type { AnswerModule, Context, SessionModule, StreamModule } from './context.ts'
 import { jobLines } from './job-lines.ts'
 import type { BegunJob } from './jobs.ts'
+import { carrySession, refuseSession, sessionArgs, wantSession } from './session.ts'
 import { safeJson } from './terminal.ts'
-import { DOORS, type Door, type VerbName, verbTable } from './verbs.ts'
+import { type Args, DOORS, type Door, type VerbName, verbTable } from './verbs.ts'
 
 /** A socket to listen on: one that systemd passed, or a path to make. */
 export type Doorway = { readonly door: Exclude<Door, 'local'> } & (
@@ -24,11 +26,13 @@ export type Doorway = { readonly door: Exclude<Door, 'local'> } & (
   | { readonly path: string }
 )
 
+type ServableModule = AnswerModule<VerbName> | StreamModule<VerbName> | SessionModule<VerbName>
+
 /** What the server works with. `idleMs`: it leaves when no connection has been open for so long. */
 export interface Serving {
   readonly doorways: readonly Doorway[]
   readonly contextFor: (who: string, signal: AbortSignal) => Context
-  readonly load: (verb: VerbName) => Promise<AnswerModule<VerbName> | StreamModule<VerbName> | null>
+  readonly load: (verb: VerbName) => Promise<ServableModule | null>
   readonly log: Pick<Logger, 'info' | 'error'>
   readonly idleMs: number
 }
@@ -132,6 +136,9 @@ async function sent(response: ServerResponse): Promise<void> {
   ]).finally(() => enough.abort())
 }
 
+const notSo = (verb: VerbName, message: string): HostError =>
+  new HostError('request.invalid', message, { details: { verb } })
+
 /** Starts to listen on every doorway. Rejects when one cannot be listened on. */
 export async function serve({ doorways, contextFor, load, log, idleMs }: Serving): Promise<Served> {
   const left = Promise.withResolvers<void>()
@@ -167,13 +174,71 @@ export async function serve({ doorways, contextFor, load, log, idleMs }: Serving
     ending.signal.addEventListener('abort', interrupt)
     if (ending.signal.aborted) interrupt()
     void job.ended
-      .catch((error: unknown) => log.error({ err: error, job: job.id }, 'what became of a job is not written'))
+      .catch((error: unknown) =>
+        log.error({ err: error, job: job.id }, 'what became of a job is not written'),
+      )
       .finally(() => {
         ending.signal.removeEventListener('abort', interrupt)
         requests -= 1
         watchIdle()
         maybeLeft()
       })
+  }
+
+  /** The module of a verb that may be asked for at this door. Throws `door.refused`. */
+  async function admitted<N extends VerbName>(door: Doorway['door'], name: N, args: Args<N>) {
+    const needed = doorNeeded(name, args)
+    const module = await load(name)
+    if (needed.door === 'local' || module === null)
+      throw new HostError('door.refused', `${needed.by} runs in the client, never on the root side`)
+    if (DOORS.indexOf(door) < DOORS.indexOf(needed.door))
+      throw new HostError(
+        'door.refused',
+        `${needed.by} needs ${needed.door}.sock; this came in on ${door}.sock`,
+      )
+    return module
+  }
+
+  async function openSession(
+    door: Doorway['door'],
+    request: IncomingMessage,
+    socket: Duplex,
+    head: Buffer,
+  ): Promise<void> {
+    requests += 1
+    const startedMs = performance.now()
+    let code = 'ok'
+    const gone = new AbortController()
+    socket.once('close', () => gone.abort())
+    socket.on('error', () => socket.destroy())
+    const who = whoOf(door, request)
+    try {
+      wantSession(request)
+      const [pathname = '/'] = request.url?.split('?') ?? []
+      const name = verbAt(pathname)
+      if (name === null) throw unknownVerb(pathname)
+      const args = checkedArgs(name, sessionArgs(request.url ?? ''))
+      const module = await admitted(door, name, args)
+      if (!verbTable[name].session) throw notSo(name, `${name} is no session: it is asked for by POST`)
+      const signal = AbortSignal.any([gone.signal, ending.signal])
+      const far = await (module as SessionModule<VerbName>).open(contextFor(who, signal), args)
+      await carrySession(socket, head, far, signal)
+    } catch (error) {
+      const problem = problemOf(error)
+      code = problem.code
+      if (code === 'agent.defect') log.error({ err: error, url: request.url, door }, 'defect')
+      refuseSession(
+        socket,
+        httpStatus[problem.code] ?? 500,
+        `${safeJson({ schema: problemSchema, ...problem })}\n`,
+      )
+    } finally {
+      requests -= 1
+      const ms = Math.round(performance.now() - startedMs)
+      log.info({ door, who, url: request.url, code, ms }, 'session ended')
+      watchIdle()
+      maybeLeft()
+    }
   }
 
   async function respond(door: Doorway['door'], request: IncomingMessage, response: ServerResponse) {
@@ -185,15 +250,8 @@ export async function serve({ doorways, contextFor, load, log, idleMs }: Serving
     const name = verbAt(pathname)
     if (name === null) throw unknownVerb(pathname)
     const args = checkedArgs(name, await bodyOf(request, name))
-    const needed = doorNeeded(name, args)
-    const module = await load(name)
-    if (needed.door === 'local' || module === null)
-      throw new HostError('door.refused', `${needed.by} runs in the client, never on the root side`)
-    if (DOORS.indexOf(door) < DOORS.indexOf(needed.door))
-      throw new HostError(
-        'door.refused',
-        `${needed.by} needs ${needed.door}.sock; this came in on ${door}.sock`,
-      )
+    const module = await admitted(door, name, args)
+    if (verbTable[name].session) throw notSo(name, `${name} is a session: it is asked for by an HTTP upgrade`)
     const gone = new AbortController()
     response.once('close', () => gone.abort())
     const who = whoOf(door, request)
@@ -246,6 +304,7 @@ export async function serve({ doorways, contextFor, load, log, idleMs }: Serving
         }
       },
     )
+    server.on('upgrade', (request, socket, head) => void openSession(door, request, socket, head))
     server.maxConnections = 64
     server.on('connection', (socket) => {
       connections += 1

@@ -220,6 +220,35 @@ export const vmVerbs = {
     json: batchLines,
     streams: true,
   },
+  'vm console': {
+    brief: 'sit at the serial console of a VM',
+    help: 'What is typed goes to the guest, Ctrl-C too; ^] (Ctrl and ]) leaves. The terminal is then as it was. One person at a time has a console; --force takes it. Who had it, and how long, is in the journal; what was said is only in a recording, and what was typed is in none.',
+    examples: [
+      ['garrison vm console web-1', 'until ^] is pressed'],
+      ['garrison vm console web-1 --record ./web-1.cast', 'and keep what is seen, for asciinema play'],
+    ],
+    operands: { vm: one },
+    flags: {
+      escape: {
+        kind: 'text',
+        placeholder: 'KEY',
+        brief: 'another key to leave by: ^A, ^X, …, or none',
+        kept: true,
+      },
+      record: {
+        kind: 'path',
+        placeholder: 'FILE',
+        brief: 'keep what is seen in this new file (asciicast v2)',
+        kept: true,
+      },
+      device: { kind: 'text', placeholder: 'NAME', brief: 'another device than the first: serial1, …' },
+      force: { kind: 'switch', brief: 'take it from whoever has it' },
+    },
+    door: 'operate',
+    schema: 'garrison/vm-console/1',
+    json: {},
+    session: true,
+  },
   'vm logs': {
     brief: 'show what QEMU and libvirt wrote about a VM',
     help: 'The last lines of its log below /var/log/libvirt/qemu: how QEMU was started, and why it ended.',
@@ -359,7 +388,12 @@ export const vmVerbs = {
     ],
     operands: {
       vm: one,
-      disk: { kind: 'text', placeholder: 'DISK', brief: 'vdb, its own name, or where it is', required: true },
+      disk: {
+        kind: 'text',
+        placeholder: 'DISK',
+        brief: 'its name on the bus, its own name, or where it is',
+        required: true,
+      },
     },
     flags: { timeout: { kind: 'text', placeholder: 'TIME', brief: 'how long to wait for the guest (20s)' } },
     door: 'operate',
@@ -376,7 +410,12 @@ export const vmVerbs = {
     ],
     operands: {
       vm: one,
-      disk: { kind: 'text', placeholder: 'DISK', brief: 'vdb, its own name, or where it is', required: true },
+      disk: {
+        kind: 'text',
+        placeholder: 'DISK',
+        brief: 'its name on the bus, its own name, or where it is',
+        required: true,
+      },
       size: { kind: 'text', placeholder: 'SIZE', brief: 'how large it shall be: 40GiB', required: true },
     },
     flags: {},

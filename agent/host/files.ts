@@ -179,6 +179,33 @@ export async function createFile(path: string, content: string, mode: number): P
   }
 }
 
+/** A file that is being written, piece by piece. */
+export interface NewFile {
+  /** Adds text at its end. Throws `file.no-space`, `file.read-only`, `file.unwritable`. */
+  add(text: string): Promise<void>
+  close(): Promise<void>
+}
+
+/** Begins a file that must not exist yet: `file.exists`. */
+export async function newFile(path: string, mode: number): Promise<NewFile> {
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW
+  try {
+    const file = await open(path, flags, mode)
+    return {
+      async add(text) {
+        try {
+          await file.writeFile(text)
+        } catch (error) {
+          throw fileError('write', path, error)
+        }
+      },
+      close: () => file.close(),
+    }
+  } catch (error) {
+    throw fileError('create', path, error)
+  }
+}
+
 /** Removes a file or an empty folder; that it is absent already is success. */
 export async function removeFile(path: string): Promise<void> {
   try {

@@ -1,6 +1,6 @@
 // Which module is which verb. Each is loaded when it is asked for, so that a start costs only what its verb needs.
 
-import type { AnswerModule, LocalModule, StreamModule } from '../api/context.ts'
+import type { AnswerModule, LocalModule, SessionModule, StreamModule } from '../api/context.ts'
 import type { VerbName } from '../api/verbs.ts'
 
 const local = {
@@ -30,6 +30,7 @@ const served = {
   'vm restore': () => import('./vm-restore.ts'),
   'vm backups': () => import('./vm-backups.ts'),
   'vm verify': () => import('./vm-verify.ts'),
+  'vm untrack': () => import('./vm-untrack.ts'),
   jobs: () => import('./jobs.ts'),
   'jobs follow': () => import('./jobs-follow.ts'),
   'jobs cancel': () => import('./jobs-cancel.ts'),
@@ -42,6 +43,7 @@ const served = {
   'vm kill': () => import('./vm-kill.ts'),
   'vm suspend': () => import('./vm-suspend.ts'),
   'vm resume': () => import('./vm-resume.ts'),
+  'vm console': () => import('./vm-console.ts'),
   'vm logs': () => import('./vm-logs.ts'),
   'vm stats': () => import('./vm-stats.ts'),
   'vm events': () => import('./vm-events.ts'),
@@ -61,7 +63,7 @@ const served = {
 }
 
 /** A verb that runs where the host can be read: in the operate process, or in the client on a host without one. */
-export type ServedModule = AnswerModule<VerbName> | StreamModule<VerbName>
+export type ServedModule = AnswerModule<VerbName> | StreamModule<VerbName> | SessionModule<VerbName>
 
 /** Loads a verb that is served; null for one that is not. */
 export const loadServed = async (name: VerbName): Promise<ServedModule | null> =>

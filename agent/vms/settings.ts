@@ -2,8 +2,8 @@
 
 import { HostError } from '../../provisioning/problem.ts'
 import { basicFields } from '../../provisioning/vms/domain.ts'
-import { readOrigin, writeOrigin } from '../../provisioning/vms/origin.ts'
-import { at, parseXml, printXml, type XmlElement } from '../../provisioning/vms/xml.ts'
+import { originNamespace, readOrigin, writeOrigin } from '../../provisioning/vms/origin.ts'
+import { at, element, parseXml, printXml, type XmlElement } from '../../provisioning/vms/xml.ts'
 import { type Connection, VIR } from '../node-libvirt/index.ts'
 import type { DefinedVm } from './facts.ts'
 import { rewrite } from './rewrite.ts'
@@ -57,12 +57,20 @@ async function writeLiveTags(libvirt: Connection, vm: DefinedVm, settings: Setti
   await libvirt.domainSetMetadata({
     dom: dom(vm),
     type: VIR.DOMAIN_METADATA_ELEMENT,
-    metadata: printXml(ours),
+    metadata: printXml(withoutNamespace(ours)),
     key: 'garrison',
-    uri: ours.attributes.get('xmlns:garrison') ?? null,
+    uri: originNamespace,
     flags: VIR.DOMAIN_AFFECT_LIVE,
   })
 }
+
+/** An element without prefixes and declarations: libvirt refuses what has a namespace, and gives it one itself. */
+const withoutNamespace = ({ name, attributes, children }: XmlElement): XmlElement =>
+  element(
+    name.replace(/^.*:/, ''),
+    Object.fromEntries([...attributes].filter(([one]) => !one.startsWith('xmlns'))),
+    children.flatMap((child) => (child.kind === 'element' ? [withoutNamespace(child)] : [])),
+  )
 
 /** Tries at once what a running guest may not allow; how that went, in words. */
 async function atOnce(what: string, trying: () => Promise<unknown>): Promise<string> {

@@ -24,6 +24,7 @@ export interface Became {
 }
 
 const pollMs = 500
+const halfStartedMs = 20_000
 
 const domOf = ({ name, uuid }: InHand['vm']) => ({ name, uuid })
 
@@ -44,6 +45,21 @@ const wrongPower = (vm: InHand['vm'], power: Power, verb: string): HostError =>
 
 const gone = (vm: InHand['vm']): HostError =>
   new HostError('request.no-such-vm', `${vm.name} has gone since it was looked for`)
+
+/**
+ * Whether the VM is started for good. One that was being started when libvirtd was killed is there for a moment, and the next
+ * libvirtd ends it (qemuProcessReconnect: "wasn't fully started yet").
+ */
+async function isStarted(libvirt: Connection, vm: InHand['vm']): Promise<boolean> {
+  const endMs = performance.now() + halfStartedMs
+  for (;;) {
+    const numbers = await libvirt.domainGetState({ dom: domOf(vm) }, { deadlineMs: 10_000 })
+    const { power, reason } = powerOf(numbers)
+    if (power !== 'paused' || reason !== 'starting up') return power !== 'off'
+    if (performance.now() > endMs) return false
+    await sleep(pollMs)
+  }
+}
 
 async function present({ to, vm }: InHand): Promise<Power> {
   const power = await asked(to, (libvirt) => powerNow(libvirt, vm))
@@ -76,7 +92,7 @@ export async function start(hand: InHand, { paused = false } = {}): Promise<Beca
       reach(to, {
         ask: (libvirt) =>
           libvirt.domainCreateWithFlags({ dom: domOf(vm), flags: paused ? VIR.DOMAIN_START_PAUSED : 0 }),
-        holds: async (libvirt) => !isOff(await powerNow(libvirt, vm)),
+        holds: (libvirt) => isStarted(libvirt, vm),
       }),
   )
   return { changed: true, text: paused ? 'started, paused' : 'started' }

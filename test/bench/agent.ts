@@ -63,6 +63,7 @@ async function obey(order: Order): Promise<number> {
       sampler.look()
       return whole(sampler)
     case 'run':
+      connection.close()
       await sampler.run(AbortSignal.timeout(order.forMs), () => {})
       return whole(sampler)
   }

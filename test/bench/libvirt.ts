@@ -256,7 +256,8 @@ const idle = await phase(
   () => sleep(phaseMs / 2),
 )
 console.log(row('nobody asks', idle, 1))
-const ours = await phase(agentCpu, () => order({ what: 'run', forMs: phaseMs }))
+// Just before the next question would begin.
+const ours = await phase(agentCpu, () => order({ what: 'run', forMs: phaseMs - 500 }))
 console.log(row('ours: 6 looks, 1 question', ours, 1))
 const theirs = await phase(exporterCpu, scrapeOnAndOn)
 console.log(row(`exporter, every ${scrapeEveryMs / 1000} s`, theirs, 1))

@@ -69,8 +69,11 @@ export interface BackupWorld extends VmsWorld {
   diskOf(guest: string): string
   /** A folder that may become a place for backups. */
   readonly place: string
-  /** Defines a guest; `more` are disks in its definition. It is off. */
-  define(guest: string, options?: { readonly format?: 'qcow2' | 'raw'; readonly more?: string }): void
+  /** Defines a guest; `more` are devices in its definition, and `os` is what else its firmware is. It is off. */
+  define(
+    guest: string,
+    options?: { readonly format?: 'qcow2' | 'raw'; readonly more?: string; readonly os?: string },
+  ): void
   /** What an image of a guest's disk holds, with all that it stands on. */
   counted(path: string, format?: 'qcow2' | 'raw'): Counted
   /** Waits until a guest that runs has counted further than that. */
@@ -94,6 +97,7 @@ export async function backupWorld(): Promise<BackupWorld> {
   mkdirSync(place, { mode: 0o711 })
   const parts = partsOf(world.root)
   const contexts = contextsOf(parts)
+  const formats = new Map<string, 'qcow2' | 'raw'>()
   let read = 0
 
   const folderOf = (guest: string) => join(libvirtd.folder, 'disks', guest)
@@ -115,8 +119,9 @@ export async function backupWorld(): Promise<BackupWorld> {
     folderOf,
     diskOf,
     place,
-    define(guest, { format = 'qcow2', more = '' } = {}) {
+    define(guest, { format = 'qcow2', more = '', os = '' } = {}) {
       const disk = diskOf(guest, format)
+      formats.set(guest, format)
       mkdirSync(folderOf(guest), { recursive: true })
       const sector = Buffer.alloc(512)
       Buffer.from(machineCode, 'hex').copy(sector)
@@ -131,7 +136,7 @@ export async function backupWorld(): Promise<BackupWorld> {
       rmSync(raw)
       const xml = `<domain type='qemu'>
         <name>${guest}</name><memory unit='MiB'>32</memory>
-        <os><type arch='x86_64' machine='pc'>hvm</type></os>
+        <os><type arch='x86_64' machine='pc'>hvm</type>${os}</os><features><acpi/></features>
         <devices>
           <disk type='file' device='disk'><driver name='qemu' type='${format}' cache='writeback'/>
             <source file='${disk}'/><target dev='vda' bus='virtio'/><alias name='ua-disk-root'/></disk>
@@ -144,7 +149,7 @@ export async function backupWorld(): Promise<BackupWorld> {
     },
     counted,
     async countsBeyond(guest, number) {
-      const format = /type='raw'/.test(ask('dumpxml', guest)) ? 'raw' : 'qcow2'
+      const format = formats.get(guest) ?? 'qcow2'
       for (const end = Date.now() + 30_000; Date.now() < end; await sleep(50)) {
         const { last } = counted(diskOf(guest, format), format)
         if (last > number) return last

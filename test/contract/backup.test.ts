@@ -163,6 +163,24 @@ t.test('raw disks are copied whole, seeds with them, and installers not at all',
   t.match(ask('dumpxml', 'raw-2'), iso)
 })
 
+t.test('the variables of the firmware come back with the VM, and beside it with another', async (t) => {
+  const variables = join(folderOf('uefi'), 'uefi_VARS.fd')
+  define('uefi', {
+    os: `<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE_4M.fd</loader><nvram>${variables}</nvram>`,
+  })
+  const content = Buffer.alloc(540_672, 7)
+  writeFileSync(variables, content)
+  t.match(await backUp('uefi'), { firmware: { path: variables, fileBytes: content.length } })
+  t.match(await restore('uefi', { as: 'uefi-2' }), { exit: 0 })
+  const twin = join(folderOf('uefi'), 'uefi-2_VARS.fd')
+  t.same(readFileSync(twin), content)
+  t.match(ask('dumpxml', 'uefi-2'), new RegExp(`<nvram>${twin}</nvram>`))
+  ask('undefine', '--keep-nvram', 'uefi')
+  rmSync(folderOf('uefi'), { recursive: true })
+  t.match(await restore('uefi'), { exit: 0 })
+  t.same(readFileSync(variables), content)
+})
+
 t.test('when the record of what changed is lost, all is copied, and why is said', async (t) => {
   await backUp('runs')
   const [pid] = world.emulators('runs')
@@ -173,6 +191,26 @@ t.test('when the record of what changed is lost, all is copied, and why is said'
   t.match(backup, { why: /missing or broken bitmap/, disks: [{ kind: 'full' }] })
   t.equal(checkpoints('runs'), backup.checkpoint)
   t.match(await backUp('runs'), { disks: [{ kind: 'incremental', on: backup.id }] })
+})
+
+t.test('a VM whose changes are recorded cannot be reverted, until that is forgotten', async (t) => {
+  const untrack = async () => {
+    const { lines } = await verb<BackupLine>('vm untrack', { names: ['runs'], tag: [], all: false })
+    return lines.map(({ line }) => line).find(({ event }) => event === 'done')
+  }
+  ask('snapshot-create-as', 'runs', 'before')
+  t.throws(() => ask('snapshot-revert', 'runs', 'before'), /dirty bitmaps/)
+  t.match(await untrack(), { changed: true, text: '1 record forgotten' })
+  t.match(await untrack(), { changed: false })
+  ask('snapshot-revert', 'runs', 'before')
+  ask('snapshot-delete', 'runs', 'before')
+  await backUp('runs')
+  ask('destroy', 'runs')
+  t.match(await untrack(), { changed: true })
+  t.notMatch(execFileSync('/usr/bin/qemu-img', ['info', diskOf('runs')], { encoding: 'utf8' }), /bitmaps/)
+  ask('snapshot-create-as', 'runs', 'off')
+  ask('snapshot-delete', 'runs', 'off')
+  ask('start', 'runs')
 })
 
 t.test('what was damaged is found, is not restored from, and is not stood on', async (t) => {

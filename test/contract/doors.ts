@@ -127,9 +127,10 @@ export async function openDoors(libvirtd: Libvirtd, uri: string): Promise<Doors>
       const onLine = (line: string) => lines.push(line)
       const reply = await ask(socket(door), { path: pathOf(verb), args: values, caller: 'alice', onLine })
       const answers = linesOf([...lines, reply.body].join('\n'))
+      if (!reply.ok) return { exit: null, lines: answers }
       const { exitOf } = (await loadServed(verb)) as StreamModule<VerbName>
       const exit = reply.exit ?? answers.reduce((last, line) => exitOf(line) ?? last, 0)
-      return { exit: reply.ok ? exit : null, lines: answers }
+      return { exit, lines: answers }
     },
     async close() {
       served.stop()

@@ -1,7 +1,8 @@
 // Copies disks that nobody writes: of a VM that is off, or that its guest only reads. qemu-img takes QEMU's own lock on them.
 //
 // INVARIANTS
-// - While a disk is copied its VM cannot be started: QEMU refuses for the lock. What is started before is found by it.
+// - QEMU's lock keeps a VM from being started while its disk is copied, and a copy from being made while it runs. A raw disk that is
+//   compared with an earlier image is not locked meanwhile, but when the copy is compared with it in the end.
 // - A disk that was another before and after (its times and length) was written in between, and the copy is thrown away.
 
 import { stat } from 'node:fs/promises'
@@ -9,7 +10,7 @@ import { HostError } from '../../../provisioning/problem.ts'
 import { convertDisk, createClone } from '../../../provisioning/vms/qemu-img.ts'
 import type { Chosen } from './choice.ts'
 import { isSameDisk } from './read-back.ts'
-import { allocatedBytes, goOn, runTool, type Tools, watched } from './tools.ts'
+import { allocatedBytes, goOn, isLocked, runTool, type Tools, watched } from './tools.ts'
 
 type At = Pick<Chosen, 'source' | 'format' | 'isRead'>
 
@@ -64,8 +65,7 @@ export async function copyAtRest(
       })
   } catch (error) {
     goOn(signal)
-    const said = error instanceof HostError && error.code === 'action.failed' ? error.message : ''
-    if (/Failed to get .*lock/.test(said) && !isRead) throw busy(vm, source, 'is in use')
+    if (isLocked(error)) throw busy(vm, source, 'is in use')
     throw error
   }
   if (!isRead && before !== (await look(source))) throw busy(vm, source, 'was written while it was copied')

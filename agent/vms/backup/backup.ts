@@ -15,13 +15,13 @@ import { asked, isRefusal } from '../reach.ts'
 import { copyAtRest } from './at-rest.ts'
 import { changedBytes, checkpointName, checkpointsOf, dropCheckpoint, keepCheckpoint } from './checkpoints.ts'
 import { type Chosen, chooseDisks, type Since, sinceWhen, whyWhole } from './choice.ts'
-import { backupXml, checkpointXml } from './libvirt-xml.ts'
-import type { BackedDisk, Backup, Begun, BegunDisk } from './manifest.ts'
+import { backupXml, checkpointXml, keptOutsideDisks } from './libvirt-xml.ts'
+import { type BackedDisk, type Backup, type Begun, type BegunDisk, filesOf } from './manifest.ts'
 import { type Place, Store } from './place.ts'
 import { abortPush, beginPush, followPush, pushStanding } from './push.ts'
 import { readBack } from './read-back.ts'
 import { expired, type Retention } from './retention.ts'
-import { allocatedBytes, goOn, runTool, type Tools } from './tools.ts'
+import { allocatedBytes, copySmall, digestOf, goOn, runTool, type Tools } from './tools.ts'
 
 /** The VM, as it is known when the backup is asked for. */
 export interface BackedVm {
@@ -53,6 +53,9 @@ export interface Made {
   readonly removed: readonly string[]
   readonly untidy: ProblemReport | null
 }
+
+/** What is kept beside the disks, and of them; `firmware` is where its variables are. */
+type Common = Pick<Begun, 'leftOut' | 'xml' | 'declaration'> & { readonly firmware: string | null }
 
 /** What is left free where backups are kept. */
 const spareBytes = 256 * 2 ** 20
@@ -90,10 +93,10 @@ class Backing {
     if (begun === null) return null
     if (begun.phase === 'copied') return begun
     if (begun.how === 'push') {
-      const files = this.#pathsOf(begun.disks.filter((disk) => !this.#isAtRest(begun, disk)))
+      const files = this.#pushed(begun)
       const standing = await pushStanding(this.#tools.to, this.#dom, files)
-      if (standing === 'running') await this.#follow(files)
-      if (standing === 'running' || (standing === 'succeeded' && (await this.#areThere(files)))) {
+      if (standing === 'running') return this.#followPush(begun)
+      if (standing === 'succeeded' && (await this.#areThere(files))) {
         await this.#copyFiles(begun)
         return this.#copied(begun)
       }
@@ -115,11 +118,9 @@ class Backing {
     return sizes.every((bytes) => bytes > 0)
   }
 
-  async #follow(files: readonly string[]): Promise<void> {
-    await followPush(this.#tools, this.#dom, files)
-  }
-
   async #copied(begun: Begun): Promise<Begun> {
+    const { firmware } = begun
+    if (firmware !== null) await copySmall(firmware.path, this.#store.pathOf(firmware.file))
     const copied: Begun = { ...begun, phase: 'copied' }
     await this.#store.change({ begun: copied })
     return copied
@@ -128,10 +129,10 @@ class Backing {
   /** Takes away what was begun, and the checkpoint that came with it. */
   async #clear(begun: Begun): Promise<void> {
     const { to } = this.#tools
-    const pushed = this.#pathsOf(begun.disks.filter((disk) => !this.#isAtRest(begun, disk)))
+    const pushed = this.#pushed(begun)
     if (begun.how === 'push' && (await pushStanding(to, this.#dom, pushed)) === 'running')
       await abortPush(to, this.#dom, pushed)
-    for (const file of this.#pathsOf(begun.disks)) await removeFile(file)
+    for (const file of filesOf(begun)) await removeFile(this.#store.pathOf(file))
     if (begun.checkpoint !== null) await dropCheckpoint(to, this.#dom, begun.checkpoint)
     await this.#store.change({ begun: null })
   }
@@ -155,7 +156,12 @@ class Backing {
       mostIncrements: this.#options.mostIncrements,
       isThere: (file: string, bytes: number) => sizes.get(file) === bytes,
     }
-    const common = { leftOut, xml, declaration: this.#options.declaration }
+    const { firmware, hasTpm } = keptOutsideDisks(xml)
+    const tpm = { target: 'tpm', source: null, why: 'what a TPM keeps is not copied' }
+    const common: Common = {
+      ...{ xml, firmware, declaration: this.#options.declaration },
+      leftOut: hasTpm ? [...leftOut, tpm] : leftOut,
+    }
     if (!isUp) return this.#copyOff(chosen, known, common)
     return this.#copyUp(chosen, known, common)
   }
@@ -181,7 +187,7 @@ class Backing {
     consistency: Begun['consistency'],
     chosen: readonly (readonly [Chosen, Since])[],
     checkpoint: boolean,
-    common: Pick<Begun, 'leftOut' | 'xml' | 'declaration'>,
+    common: Common,
   ): Begun {
     const atMs = this.#tools.clock()
     const { backups } = this.#store.manifest
@@ -203,6 +209,7 @@ class Backing {
     const written = chosen.filter(([{ isRead }]) => !isRead)
     return {
       ...{ id, atMs, how, consistency, phase: 'copying', disks, ...common },
+      firmware: common.firmware === null ? null : { path: common.firmware, file: `${id}.firmware` },
       why: this.#options.full ? 'it was asked for' : whyWhole(reasons, written.length),
       checkpoint: checkpoint ? checkpointName(this.#options.place.id, id) : null,
     }
@@ -211,7 +218,7 @@ class Backing {
   async #copyOff(
     chosen: readonly Chosen[],
     known: Omit<Parameters<typeof sinceWhen>[0], 'isUsable'>,
-    common: Pick<Begun, 'leftOut' | 'xml' | 'declaration'>,
+    common: Common,
   ): Promise<Begun> {
     // Nothing has to have kept a record: what differs from the last backup is found by reading both.
     const since = chosen.map(
@@ -245,7 +252,7 @@ class Backing {
   async #copyUp(
     chosen: readonly Chosen[],
     known: Omit<Parameters<typeof sinceWhen>[0], 'isUsable'>,
-    common: Pick<Begun, 'leftOut' | 'xml' | 'declaration'>,
+    common: Common,
   ): Promise<Begun> {
     const { to } = this.#tools
     const checkpoints = await checkpointsOf(to, this.#dom)
@@ -258,12 +265,9 @@ class Backing {
     ]
     for (;;) {
       const since = chosen.map((disk) => {
-        const raw =
-          disk.format === 'raw' && !disk.isRead ? 'it is raw, which keeps no record of what changes' : null
-        return [
-          disk,
-          sinceWhen({ ...known, isUsable: raw === null ? isUsable : () => false }, disk, raw ?? objection),
-        ] as const
+        const isRaw = disk.format === 'raw' && !disk.isRead
+        const why = isRaw ? 'it is raw, which keeps no record of what changes' : objection
+        return [disk, sinceWhen({ ...known, isUsable: isRaw ? () => false : isUsable }, disk, why)] as const
       })
       const tracked = chosen.filter(({ format, isRead }) => format === 'qcow2' && !isRead)
       const begun = this.#begun(
@@ -276,16 +280,16 @@ class Backing {
       await this.#wantRoom(begun, since)
       await this.#store.change({ begun })
       try {
-        await this.#push(begun, since, tracked)
-        return await this.#copied(begun)
+        await this.#beginPush(begun, since, tracked)
+        return await this.#followPush(begun)
       } catch (error) {
         if (!(error instanceof HostError) || error.code !== 'libvirt.refused') throw error
         await this.#clear(begun)
+        if (isRefusal(error, 'VIR_ERR_OPERATION_TIMEOUT') || begun.checkpoint === null) throw error
+        objection = error.message
         const isBroken =
           isRefusal(error, 'VIR_ERR_CHECKPOINT_INCONSISTENT') ||
           isRefusal(error, 'VIR_ERR_NO_DOMAIN_CHECKPOINT')
-        if (isRefusal(error, 'VIR_ERR_OPERATION_TIMEOUT') || begun.checkpoint === null) throw error
-        objection = error.message
         if (isBroken) await keepCheckpoint(to, this.#dom, this.#options.place.id, null)
         else keepRecord = false
         isUsable = () => false
@@ -293,43 +297,43 @@ class Backing {
     }
   }
 
-  async #push(
+  /** Follows what libvirt pushes to its end, and then copies what is at rest. */
+  async #followPush(begun: Begun): Promise<Begun> {
+    await followPush(this.#tools, this.#dom, this.#pushed(begun))
+    await this.#copyFiles(begun)
+    return this.#copied(begun)
+  }
+
+  /** The files that libvirt pushes. */
+  #pushed(begun: Begun): readonly string[] {
+    return this.#pathsOf(begun.disks.filter((disk) => !this.#isAtRest(begun, disk)))
+  }
+
+  async #beginPush(
     begun: Begun,
     since: readonly (readonly [Chosen, Since])[],
     tracked: readonly Chosen[],
   ): Promise<void> {
     const targets = this.#vm.model?.disks.map(({ target }) => target) ?? []
+    const without = (some: readonly string[]) => targets.filter((target) => !some.includes(target))
     const pushed = begun.disks.filter((disk) => !this.#isAtRest(begun, disk))
-    const files = this.#pathsOf(pushed)
-    const others = targets.filter((target) => !pushed.some((disk) => disk.target === target))
     const sinceOf = ({ target }: BegunDisk) => {
       const found = since.find(([disk]) => disk.target === target)?.[1]
       return found !== undefined && 'on' in found ? found.on.checkpoint : null
     }
-    const names = tracked.map(({ target }) => target)
+    const disks = pushed.map((disk) => ({
+      target: disk.target,
+      path: this.#store.pathOf(disk.file),
+      since: sinceOf(disk),
+    }))
+    const kept = tracked.map(({ target }) => target)
     await beginPush(this.#tools.to, {
       dom: this.#dom,
-      files,
-      xml: backupXml(
-        pushed.map((disk, at) => ({
-          target: disk.target,
-          path: files[at] as string,
-          since: sinceOf(disk),
-        })),
-        others,
-      ),
-      checkpointXml:
-        begun.checkpoint === null
-          ? null
-          : checkpointXml(
-              begun.checkpoint,
-              names,
-              targets.filter((target) => !names.includes(target)),
-            ),
+      files: this.#pushed(begun),
+      xml: backupXml(disks, without(disks.map(({ target }) => target))),
+      checkpointXml: begun.checkpoint === null ? null : checkpointXml(begun.checkpoint, kept, without(kept)),
       freeze: this.#options.freeze,
     })
-    await this.#follow(files)
-    await this.#copyFiles(begun)
   }
 
   /** Throws `file.no-space` when what is to be copied will not fit, as far as that can be known. */
@@ -393,10 +397,15 @@ class Backing {
       const { isRead: _, ...kept } = disk
       disks.push({ ...kept, ...read })
     }
-    const { how: _how, phase: _phase, ...kept } = begun
+    const { how: _how, phase: _phase, firmware, ...kept } = begun
+    const about = { subject: this.#vm.name, doing: 'reading back' }
     const backup: Backup = {
       ...kept,
       disks,
+      firmware:
+        firmware === null
+          ? null
+          : { ...firmware, ...(await digestOf(this.#tools, this.#store.pathOf(firmware.file), about)) },
       host: this.#options.host,
       verifiedMs: this.#tools.clock(),
       damage: null,

@@ -25,6 +25,10 @@ export async function checkpointsOf(to: ToLibvirt, dom: DomainRef): Promise<read
   }
 }
 
+/** Those that were made for backups, in whatever place. */
+export const ownCheckpoints = async (to: ToLibvirt, dom: DomainRef): Promise<readonly string[]> =>
+  (await checkpointsOf(to, dom)).filter((name) => /^garrison-[0-9a-f]{8}-/.test(name))
+
 const isIn = async (libvirt: Connection, dom: DomainRef, name: string): Promise<boolean> =>
   (await libvirt.domainListAllCheckpoints({ dom }, within)).some((one) => one.name === name)
 
@@ -38,19 +42,24 @@ async function isUp(to: ToLibvirt, dom: DomainRef): Promise<boolean> {
   }
 }
 
+const remove = (to: ToLibvirt, dom: DomainRef, name: string, flags: number): Promise<void> =>
+  reach(to, {
+    ask: (libvirt) => libvirt.domainCheckpointDelete({ checkpoint: { dom, name }, flags }),
+    holds: async (libvirt) => !(await isIn(libvirt, dom, name)),
+  })
+
+/** Deletes the name of a checkpoint and leaves its record where it is, if it still is. */
+export const forgetCheckpoint = (to: ToLibvirt, dom: DomainRef, name: string): Promise<void> =>
+  remove(to, dom, name, VIR.DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY)
+
 /** Deletes a checkpoint of a VM that runs. */
 async function deleteCheckpoint(to: ToLibvirt, dom: DomainRef, name: string): Promise<void> {
-  const remove = (flags: number) =>
-    reach(to, {
-      ask: (libvirt) => libvirt.domainCheckpointDelete({ checkpoint: { dom, name }, flags }),
-      holds: async (libvirt) => !(await isIn(libvirt, dom, name)),
-    })
   try {
-    await remove(0)
+    await remove(to, dom, name, 0)
   } catch (error) {
     // Its record is lost: what is left is the name.
     if (!isRefusal(error, 'VIR_ERR_INTERNAL_ERROR')) throw error
-    await remove(VIR.DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY)
+    await forgetCheckpoint(to, dom, name)
   }
 }
 

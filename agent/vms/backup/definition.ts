@@ -16,7 +16,9 @@ export interface Renewed {
   readonly name: string
   readonly uuid: string
   readonly sources: Readonly<Record<string, string>>
-  /** Whether it is another VM beside the old one: it gets MACs and firmware variables of its own. */
+  /** Where the variables of its firmware are; null when libvirt makes them. */
+  readonly firmware: string | null
+  /** Whether it is another VM beside the old one: it gets MACs of its own. */
   readonly isAnother: boolean
 }
 
@@ -42,7 +44,7 @@ function setSource(disk: XmlElement, sources: Renewed['sources']): void {
 }
 
 /** The definition to be defined. Throws `host.unexpected-answer` when what was kept is no XML. */
-export function renewed(xml: string, { name, uuid, sources, isAnother }: Renewed): string {
+export function renewed(xml: string, { name, uuid, sources, firmware, isAnother }: Renewed): string {
   let root: XmlElement
   try {
     root = structuredClone(parseXml(xml).root)
@@ -57,10 +59,13 @@ export function renewed(xml: string, { name, uuid, sources, isAnother }: Renewed
   root.attributes.delete('id')
   const devices = at(root, 'devices')
   for (const disk of elementsOf(devices, 'disk')) setSource(disk, sources)
+  const nvram = at(root, 'os', 'nvram')
+  const source = at(nvram, 'source')
+  if (source !== undefined && firmware !== null) source.attributes.set('file', firmware)
+  else if (firmware !== null) setText(nvram, firmware)
+  else nvram?.children.splice(0, nvram.children.length)
   if (isAnother) {
     for (const nic of elementsOf(devices, 'interface')) drop(nic, 'mac')
-    const nvram = at(root, 'os', 'nvram')
-    nvram?.children.splice(0, nvram.children.length)
     // Sockets and files that libvirt names after the VM.
     for (const kind of ['serial', 'console', 'channel'])
       for (const device of elementsOf(devices, kind))

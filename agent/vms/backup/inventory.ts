@@ -6,7 +6,7 @@ import { HostError, type ProblemReport } from '../../../provisioning/problem.ts'
 import { type BackedDisk, type Backup, chainOf, type Manifest } from './manifest.ts'
 import { type Place, Store } from './place.ts'
 import { readBack } from './read-back.ts'
-import type { Tools } from './tools.ts'
+import { digestOf, type Tools } from './tools.ts'
 
 /** The backups of one VM, or why it cannot be said what there is. */
 export type Inventory =
@@ -69,6 +69,21 @@ async function damageOf(
   }
 }
 
+/** Whether a file is what it was when it was made. */
+export async function isAsMade(
+  tools: Pick<Tools, 'tell' | 'signal'>,
+  path: string,
+  { fileBytes, sha256 }: { readonly fileBytes: number; readonly sha256: string },
+): Promise<boolean> {
+  try {
+    const found = await digestOf(tools, path, { subject: path, doing: 'reading' })
+    return found.fileBytes === fileBytes && found.sha256 === sha256
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return false
+    throw error
+  }
+}
+
 /** Reads every image of a VM's backups again, and writes down what is damaged and what is not any more. */
 export async function verifyAgain(tools: Omit<Tools, 'to'>, store: Store): Promise<void> {
   const { manifest } = store
@@ -79,6 +94,9 @@ export async function verifyAgain(tools: Omit<Tools, 'to'>, store: Store): Promi
       const damage = await damageOf(tools, { manifest, pathOf: (file) => store.pathOf(file) }, backup, disk)
       if (damage !== null) found.push(damage)
     }
+    const { firmware } = backup
+    if (firmware !== null && !(await isAsMade(tools, store.pathOf(firmware.file), firmware)))
+      found.push(`${firmware.file} is not as it was written`)
     backups.push({
       ...backup,
       verifiedMs: tools.clock(),

@@ -1,6 +1,13 @@
 // The documents that libvirt takes for a backup: <domainbackup> and <domaincheckpoint>.
 
-import { element, elementsOf, parseXml, printXml, at as within } from '../../../provisioning/vms/xml.ts'
+import {
+  element,
+  elementsOf,
+  parseXml,
+  printXml,
+  textOf,
+  at as within,
+} from '../../../provisioning/vms/xml.ts'
 
 /** A disk that is copied: into which file, and since which checkpoint (null: all of it). */
 export interface PushedDisk {
@@ -51,3 +58,17 @@ export const checkpointXml = (name: string, disks: readonly string[], others: re
       ]),
     ]),
   )
+
+/** Where the variables of a VM's firmware are, and whether it has a TPM, by its definition. */
+export function keptOutsideDisks(xml: string): {
+  readonly firmware: string | null
+  readonly hasTpm: boolean
+} {
+  const { root } = parseXml(xml)
+  const nvram = within(root, 'os', 'nvram')
+  const path = within(nvram, 'source')?.attributes.get('file') ?? textOf(nvram) ?? ''
+  return {
+    firmware: path.startsWith('/') ? path : null,
+    hasTpm: within(root, 'devices', 'tpm') !== undefined,
+  }
+}

@@ -28,7 +28,15 @@ export interface BackedDisk {
   readonly format: 'qcow2' | 'raw'
 }
 
-/** A disk that is not in a backup, and why. */
+/** A copy of the variables of a VM's firmware: what it boots, and whom it trusts. `path` is where they are. */
+export interface BackedFirmware {
+  readonly file: string
+  readonly path: string
+  readonly fileBytes: number
+  readonly sha256: string
+}
+
+/** A disk, or what is like one, that is not in a backup, and why. */
 export interface LeftOut {
   readonly target: string
   readonly source: string | null
@@ -50,6 +58,8 @@ export interface Backup {
   /** Why disks are whole where one would expect only what has changed, in plain words; null when nothing is to be said. */
   readonly why: string | null
   readonly disks: readonly BackedDisk[]
+  /** Null for a VM that has none, as one that boots with BIOS. */
+  readonly firmware: BackedFirmware | null
   readonly leftOut: readonly LeftOut[]
   /** The definition, with its passwords. */
   readonly xml: string
@@ -81,6 +91,7 @@ export interface Begun
   readonly phase: 'copying' | 'copied'
   readonly consistency: Backup['consistency']
   readonly disks: readonly BegunDisk[]
+  readonly firmware: Pick<BackedFirmware, 'file' | 'path'> | null
 }
 
 /** Everything that is known of one VM's backups in one place; the oldest first. */
@@ -118,6 +129,15 @@ export function parseManifest(text: string, path: string): Manifest {
   if (known.sha256 !== digestOf(body)) throw damaged('is not as it was written')
   return JSON.parse(body) as Manifest
 }
+
+/** Every file of a backup. */
+export const filesOf = ({
+  disks,
+  firmware,
+}: {
+  readonly disks: readonly { readonly file: string }[]
+  readonly firmware: { readonly file: string } | null
+}): readonly string[] => [...disks.map(({ file }) => file), ...(firmware === null ? [] : [firmware.file])]
 
 /** The images that a disk of a backup is in, from the one that says most lately what is in it down to a full one; null when one is missing. */
 export function chainOf(

@@ -9,7 +9,7 @@ import { readFile, realpath, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { HostError } from '../../../provisioning/problem.ts'
 import { createFile, errnoOf, makeFolder, removeFile, replaceFile } from '../../host/files.ts'
-import { type Manifest, parseManifest, printManifest } from './manifest.ts'
+import { filesOf, type Manifest, parseManifest, printManifest } from './manifest.ts'
 
 /** A place for backups. `id` tells its checkpoints from those of another place. */
 export interface Place {
@@ -140,7 +140,7 @@ export class Store {
   async remove(ids: readonly string[]): Promise<void> {
     const { backups, removing } = this.#manifest
     const going = backups.filter(({ id }) => ids.includes(id))
-    const files = [...removing, ...going.flatMap(({ disks }) => disks.map(({ file }) => file))]
+    const files = [...removing, ...going.flatMap(filesOf)]
     if (files.length === 0 && going.length === 0) return
     await this.change({ backups: backups.filter((one) => !going.includes(one)), removing: files })
     for (const file of files) await removeFile(this.pathOf(file))

@@ -14,8 +14,14 @@ import { stopOf, type Tools } from './tools.ts'
 const within = { deadlineMs: 10_000 }
 const [firstPollMs, pollMs] = [20, 500]
 
-/** How a job of these files stands: it runs, the last one succeeded, or neither. `other`: a job that is not this one runs. */
-export type PushStanding = 'running' | 'succeeded' | 'none' | 'other'
+/**
+ * How a job of these files stands: it runs, the last one succeeded, or neither. `other`: a job that is not this one runs. `unsaid`:
+ * libvirt is busy with the VM, as after it was started again, and does not say.
+ */
+type PushStanding = 'running' | 'succeeded' | 'none' | 'other' | 'unsaid'
+
+/** So long libvirt may be busy with a VM before nobody waits any more. */
+const unsaidMs = 5 * 60_000
 
 const sameFiles = (one: readonly string[], other: readonly string[]): boolean =>
   one.length === other.length && one.every((file) => other.includes(file))
@@ -32,6 +38,7 @@ async function standingOf(
       : 'other'
   } catch (error) {
     if (isRefusal(error, 'VIR_ERR_NO_DOMAIN')) return 'none'
+    if (isRefusal(error, 'VIR_ERR_OPERATION_TIMEOUT')) return 'unsaid'
     if (!isRefusal(error, 'VIR_ERR_NO_DOMAIN_BACKUP') && !isRefusal(error, 'VIR_ERR_OPERATION_INVALID'))
       throw error
   }
@@ -41,17 +48,31 @@ async function standingOf(
     const isDone = type === VIR.DOMAIN_JOB_COMPLETED && params.operation === VIR.DOMAIN_JOB_OPERATION_BACKUP
     return isDone && params.success === true ? 'succeeded' : 'none'
   } catch (error) {
+    if (isRefusal(error, 'VIR_ERR_OPERATION_TIMEOUT')) return 'unsaid'
     if (isRefusal(error, 'VIR_ERR_OPERATION_INVALID')) return 'none'
     throw error
   }
 }
 
-/** The same, asked until libvirt answers. */
-export const pushStanding = (
+/** The same, asked until libvirt says it. Throws `libvirt.unreachable` when it does not within five minutes. */
+export async function pushStanding(
   to: ToLibvirt,
   dom: DomainRef,
   files: readonly string[],
-): Promise<PushStanding> => asked(to, (libvirt) => standingOf(libvirt, dom, files))
+): Promise<Exclude<PushStanding, 'unsaid'>> {
+  for (const endMs = performance.now() + unsaidMs; ; await sleep(pollMs)) {
+    const standing = await asked(to, (libvirt) => standingOf(libvirt, dom, files))
+    if (standing !== 'unsaid') return standing
+    if (performance.now() > endMs)
+      throw new HostError(
+        'libvirt.unreachable',
+        `libvirt is busy with ${dom.name} and does not say with what`,
+        {
+          details: { vm: dom.name },
+        },
+      )
+  }
+}
 
 /** A job to begin. `freeze`: the filesystems of the guest are frozen for the moment, by its agent. */
 export interface Push {
@@ -118,19 +139,28 @@ export async function followPush(
     const standing = await pushStanding(to, dom, files)
     if (standing === 'succeeded') return
     if (standing !== 'running') break
-    const { params } = await asked(to, (libvirt) => libvirt.domainGetJobStats({ dom }, within))
-    const totalBytes = number(params.disk_total)
-    tell({
-      subject: dom.name,
-      doing: 'copying',
-      doneBytes: number(params.disk_processed),
-      totalBytes: totalBytes === 0 ? null : totalBytes,
-    })
+    const done = await progressOf(to, dom)
+    if (done !== null) tell({ subject: dom.name, doing: 'copying', ...done })
     await sleep(waitMs)
   }
   throw new HostError('backup.copy-failed', `${dom.name}: ${await whyFailed(to, dom)}`, {
     details: { vm: dom.name },
   })
+}
+
+/** How far the job is; null when libvirt does not say, as when the VM has just ended: then it is asked how the job stands. */
+async function progressOf(
+  to: ToLibvirt,
+  dom: DomainRef,
+): Promise<{ readonly doneBytes: number; readonly totalBytes: number | null } | null> {
+  try {
+    const { params } = await asked(to, (libvirt) => libvirt.domainGetJobStats({ dom }, within))
+    const totalBytes = number(params.disk_total)
+    return { doneBytes: number(params.disk_processed), totalBytes: totalBytes === 0 ? null : totalBytes }
+  } catch (error) {
+    if (error instanceof HostError && error.code === 'libvirt.refused') return null
+    throw error
+  }
 }
 
 /** Why the last job failed, as far as libvirt knows. */

@@ -16,12 +16,13 @@ import { convertDisk } from '../../../provisioning/vms/qemu-img.ts'
 import { errnoOf, makeFolder, moveFile, removeFile, replaceFile } from '../../host/files.ts'
 import { type Domain, type DomainRef, VIR } from '../../node-libvirt/index.ts'
 import { asked, isRefusal, reach } from '../reach.ts'
-import { checkpointsOf } from './checkpoints.ts'
+import { checkpointsOf, forgetCheckpoint } from './checkpoints.ts'
 import { renewed, sourcesIn } from './definition.ts'
+import { isAsMade } from './inventory.ts'
 import { type BackedDisk, type Backup, chainOf, type Manifest } from './manifest.ts'
 import { folderName, type Place, Store } from './place.ts'
 import { isSameDisk, judgeHead } from './read-back.ts'
-import { digestOf, goOn, runTool, type Tools, watched } from './tools.ts'
+import { copySmall, digestOf, goOn, runTool, type Tools, watched } from './tools.ts'
 
 /** What is to be restored, and as what. */
 export interface Restoring {
@@ -70,6 +71,8 @@ interface Record {
   readonly disks: readonly RestoredDisk[]
   /** What is defined in the end; null when the definition is there and stays. */
   readonly xml: string | null
+  /** The variables of the firmware, and where they are put; null when there are none, or they are there. */
+  readonly firmware: { readonly from: string; readonly path: string } | null
 }
 
 const spareBytes = 256 * 2 ** 20
@@ -153,6 +156,9 @@ class Restore {
   /** Reads every image that the disks are made of. Throws `backup.damaged`. */
   async #check(store: Store, backup: Backup): Promise<void> {
     const checked = new Set<string>()
+    const { firmware } = backup
+    if (firmware !== null && !(await isAsMade(this.#tools, store.pathOf(firmware.file), firmware)))
+      throw damaged(store.pathOf(firmware.file), 'is not as it was written')
     for (const { target } of backup.disks) {
       const chain = chainOf(store.manifest, backup.id, target)
       if (chain === null) throw damaged(store.folder, `does not hold all that ${backup.id} stands on`)
@@ -256,14 +262,25 @@ class Restore {
     }
     await this.#wantRoom(store, backup, disks)
     const sources = Object.fromEntries(disks.map(({ target, path }) => [target, path]))
-    const renew = { name: this.#name, uuid, sources, isAnother: as !== null }
+    const variables = backup.firmware === null ? null : this.#firmwarePath(backup.firmware.path)
+    const renew = { name: this.#name, uuid, sources, firmware: variables, isAnother: as !== null }
+    const isLacking = backup.firmware !== null && variables !== null && !(await exists(variables))
     return {
       vm: { name: this.#name, uuid },
       from: { folder: store.folder, id: backup.id, atMs: backup.atMs },
       phase: 'making',
       disks,
       xml: dom === null ? renewed(backup.xml, renew) : null,
+      firmware:
+        isLacking && variables !== null
+          ? { from: store.pathOf(backup.firmware?.file ?? ''), path: variables }
+          : null,
     }
+  }
+
+  /** Where the variables of the firmware go: of another VM beside the old ones, under its name. */
+  #firmwarePath(path: string): string {
+    return this.#asked.as === null ? path : join(dirname(path), `${folderName(this.#name)}_VARS.fd`)
   }
 
   #definition(dom: DomainRef): Promise<string> {
@@ -329,7 +346,12 @@ class Restore {
         holds: async (libvirt) => !(await libvirt.domainHasManagedSaveImage({ dom })),
       })
     for (const { made, path } of record.disks) await moved(made, path)
-    const { xml, vm } = record
+    const { xml, vm, firmware } = record
+    if (firmware !== null && !(await exists(firmware.path))) {
+      const made = `${firmware.path}.restored`
+      await copySmall(firmware.from, made)
+      await moveFile(made, firmware.path)
+    }
     if (xml !== null)
       await reach(this.#tools.to, {
         ask: (libvirt) => libvirt.domainDefineXMLFlags({ xml, flags: VIR.DOMAIN_DEFINE_VALIDATE }),
@@ -342,15 +364,7 @@ class Restore {
     const { to } = this.#tools
     const dom = record.vm
     if (record.xml === null)
-      for (const name of await checkpointsOf(to, dom))
-        await reach(to, {
-          ask: (libvirt) =>
-            libvirt.domainCheckpointDelete({
-              checkpoint: { dom, name },
-              flags: VIR.DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY,
-            }),
-          holds: async () => !(await checkpointsOf(to, dom)).includes(name),
-        })
+      for (const name of await checkpointsOf(to, dom)) await forgetCheckpoint(to, dom, name)
     for (const { old } of record.disks) if (old !== null) await removeFile(old)
     await removeFile(this.#recordPath)
   }

@@ -1,9 +1,11 @@
 // What the making, reading back and restoring of backups work with: libvirt, qemu-img, and somebody who is told how far it is.
 
 import { createHash } from 'node:crypto'
-import { open, stat } from 'node:fs/promises'
+import { open, readFile, stat } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { HostReader, Performer } from '../../../provisioning/host.ts'
 import { HostError } from '../../../provisioning/problem.ts'
+import { growFile, removeFile } from '../../host/files.ts'
 import type { ToLibvirt } from '../reach.ts'
 
 /** How far a piece of work is; see `Progress` in agent/api/progress.ts. */
@@ -27,6 +29,7 @@ export interface Tools {
 /** Copying and reading disks may take so long. */
 const copyDeadlineMs = 24 * 3_600_000
 const watchMs = 500
+const [lockMs, lockPollMs] = [2000, 200]
 const chunkBytes = 2 ** 20
 
 /** Why work was given up: `job.cancelled`, after which nothing of it is to be left, or `job.interrupted`, to be gone on with. */
@@ -40,11 +43,36 @@ export function goOn(signal: AbortSignal): void {
   if (signal.aborted) throw stopOf(signal)
 }
 
-/** Runs a program that may take hours. Answers its exit, one of `exits`. Throws `action.failed`, `job.cancelled`, `job.interrupted`. */
+/** Whether qemu-img found an image in the hands of another process. */
+export const isLocked = (error: unknown): boolean =>
+  error instanceof HostError &&
+  error.code === 'action.failed' &&
+  /Failed to get .*lock/.test(
+    String((error.details.outcome as { stderrTail?: string } | undefined)?.stderrTail),
+  )
+
+/**
+ * Runs a program that may take hours. Answers its exit, one of `exits`. Throws `action.failed`, `job.cancelled`, `job.interrupted`.
+ * A lock is waited for a while: it may be that of a program whose agent was killed, and which is about to end.
+ */
 export async function runTool(
-  { performer, signal }: Pick<Tools, 'performer' | 'signal'>,
+  tools: Pick<Tools, 'performer' | 'signal'>,
   argv: readonly [string, ...string[]],
   exits: readonly number[] = [0],
+): Promise<number> {
+  for (const endMs = performance.now() + lockMs; ; await sleep(lockPollMs)) {
+    try {
+      return await runOnce(tools, argv, exits)
+    } catch (error) {
+      if (!isLocked(error) || performance.now() >= endMs) throw error
+    }
+  }
+}
+
+async function runOnce(
+  { performer, signal }: Pick<Tools, 'performer' | 'signal'>,
+  argv: readonly [string, ...string[]],
+  exits: readonly number[],
 ): Promise<number> {
   goOn(signal)
   try {
@@ -110,4 +138,17 @@ export async function digestOf(
     tell({ ...about, doneBytes, totalBytes })
   }
   return { fileBytes: doneBytes, sha256: hash.digest('hex') }
+}
+
+/** Copies a small file as it is, over what an earlier run may have left of the copy. */
+export async function copySmall(from: string, to: string): Promise<void> {
+  const content = await readFile(from)
+  await removeFile(to)
+  const file = await growFile(to, 0, 0o600)
+  try {
+    await file.append(content)
+    await file.seal(0o600)
+  } finally {
+    await file.close()
+  }
 }
