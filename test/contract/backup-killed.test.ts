@@ -202,10 +202,14 @@ t.test('a backup that takes long', async (t) => {
   })
 
   t.test('goes on when libvirtd is killed', async (t) => {
-    const { result, go } = await slowed('slow', () => verb<BackupLine>('vm backup', askedBackup('slow')))
+    const result = verb<BackupLine>('vm backup', askedBackup('slow'))
+    while (!manifestOf('slow')?.begun) await sleep(2)
+    await sleep(30)
+    const [pid = 0] = world.emulators('slow')
+    process.kill(pid, 'SIGSTOP')
     await world.libvirtd.signal('SIGKILL')
     await world.libvirtd.start()
-    go()
+    process.kill(pid, 'SIGCONT')
     const { lines, last } = await result
     t.equal(last.exit, 0, lines.map(({ text }) => text).join(' '))
     wantSound(t, 'slow')

@@ -13,7 +13,14 @@ import { removeFile } from '../../host/files.ts'
 import { type DomainRef, VIR } from '../../node-libvirt/index.ts'
 import { asked, isRefusal } from '../reach.ts'
 import { copyAtRest } from './at-rest.ts'
-import { changedBytes, checkpointName, checkpointsOf, dropCheckpoint, keepCheckpoint } from './checkpoints.ts'
+import {
+  changedBytes,
+  checkpointName,
+  checkpointsOf,
+  dropCheckpoint,
+  isUp,
+  keepCheckpoint,
+} from './checkpoints.ts'
 import { type Chosen, chooseDisks, type Since, sinceWhen, whyWhole } from './choice.ts'
 import { backupXml, checkpointXml, keptOutsideDisks } from './libvirt-xml.ts'
 import { type BackedDisk, type Backup, type Begun, type BegunDisk, filesOf } from './manifest.ts'
@@ -21,7 +28,7 @@ import { type Place, Store } from './place.ts'
 import { abortPush, beginPush, followPush, pushStanding } from './push.ts'
 import { readBack } from './read-back.ts'
 import { expired, type Retention } from './retention.ts'
-import { allocatedBytes, copySmall, digestOf, goOn, runTool, type Tools } from './tools.ts'
+import { afterFailure, allocatedBytes, copySmall, digestOf, goOn, runTool, type Tools } from './tools.ts'
 
 /** The VM, as it is known when the backup is asked for. */
 export interface BackedVm {
@@ -279,21 +286,23 @@ class Backing {
       )
       await this.#wantRoom(begun, since)
       await this.#store.change({ begun })
-      try {
-        await this.#beginPush(begun, since, tracked)
-        return await this.#followPush(begun)
-      } catch (error) {
-        if (!(error instanceof HostError) || error.code !== 'libvirt.refused') throw error
-        await this.#clear(begun)
-        if (isRefusal(error, 'VIR_ERR_OPERATION_TIMEOUT') || begun.checkpoint === null) throw error
-        objection = error.message
-        const isBroken =
-          isRefusal(error, 'VIR_ERR_CHECKPOINT_INCONSISTENT') ||
-          isRefusal(error, 'VIR_ERR_NO_DOMAIN_CHECKPOINT')
-        if (isBroken) await keepCheckpoint(to, this.#dom, this.#options.place.id, null)
-        else keepRecord = false
-        isUsable = () => false
-      }
+      const refusal = await this.#beginPush(begun, since, tracked)
+      if (refusal === null) return this.#followPush(begun)
+      await this.#clear(begun)
+      if (!(await isUp(to, this.#dom)))
+        throw new HostError(
+          'backup.copy-failed',
+          `${this.#vm.name} ended when it was to be copied: ${refusal.message}`,
+          { details: { vm: this.#vm.name }, cause: refusal },
+        )
+      if (isRefusal(refusal, 'VIR_ERR_OPERATION_TIMEOUT') || begun.checkpoint === null) throw refusal
+      objection = refusal.message
+      const isBroken =
+        isRefusal(refusal, 'VIR_ERR_CHECKPOINT_INCONSISTENT') ||
+        isRefusal(refusal, 'VIR_ERR_NO_DOMAIN_CHECKPOINT')
+      if (isBroken) await keepCheckpoint(to, this.#dom, this.#options.place.id, null)
+      else keepRecord = false
+      isUsable = () => false
     }
   }
 
@@ -313,7 +322,7 @@ class Backing {
     begun: Begun,
     since: readonly (readonly [Chosen, Since])[],
     tracked: readonly Chosen[],
-  ): Promise<void> {
+  ): Promise<HostError | null> {
     const targets = this.#vm.model?.disks.map(({ target }) => target) ?? []
     const without = (some: readonly string[]) => targets.filter((target) => !some.includes(target))
     const pushed = begun.disks.filter((disk) => !this.#isAtRest(begun, disk))
@@ -327,7 +336,7 @@ class Backing {
       since: sinceOf(disk),
     }))
     const kept = tracked.map(({ target }) => target)
-    await beginPush(this.#tools.to, {
+    return beginPush(this.#tools.to, {
       dom: this.#dom,
       files: this.#pushed(begun),
       xml: backupXml(disks, without(disks.map(({ target }) => target))),
@@ -458,9 +467,7 @@ export async function backUp(tools: Tools, vm: BackedVm, options: BackupOptions)
     const backup = await backing.finish(left ?? (await backing.copy()))
     return { backup, resumed: left !== null, ...(await backing.tidy()) }
   } catch (error) {
-    const keeps =
-      error instanceof HostError && ['job.interrupted', 'libvirt.unreachable'].includes(error.code)
-    if (!keeps) await backing.giveUp()
+    await afterFailure(error, () => backing.giveUp())
     throw error
   }
 }

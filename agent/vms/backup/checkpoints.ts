@@ -33,7 +33,7 @@ const isIn = async (libvirt: Connection, dom: DomainRef, name: string): Promise<
   (await libvirt.domainListAllCheckpoints({ dom }, within)).some((one) => one.name === name)
 
 /** Whether QEMU holds the VM's records now; of one that is off they are in its images, where libvirt does not look. */
-async function isUp(to: ToLibvirt, dom: DomainRef): Promise<boolean> {
+export async function isUp(to: ToLibvirt, dom: DomainRef): Promise<boolean> {
   try {
     return await asked(to, (libvirt) => libvirt.domainIsActive({ dom }, within))
   } catch (error) {

@@ -108,8 +108,8 @@ const digestOf = (text: string): string => createHash('sha256').update(text).dig
 
 /** The text of a manifest. */
 export function printManifest(manifest: Manifest): string {
-  const body = JSON.stringify(manifest, null, 1)
-  return `${JSON.stringify({ schema, sha256: digestOf(body) })}\n${body}\n`
+  const body = `${JSON.stringify(manifest, null, 1)}\n`
+  return `${JSON.stringify({ schema, sha256: digestOf(body) })}\n${body}`
 }
 
 /** Reads a manifest. Throws `backup.manifest-damaged` when it is torn or was changed. */
@@ -117,7 +117,7 @@ export function parseManifest(text: string, path: string): Manifest {
   const damaged = (why: string): HostError =>
     new HostError('backup.manifest-damaged', `${path} ${why}`, { details: { path } })
   const feed = text.indexOf('\n')
-  const [head, body] = [text.slice(0, Math.max(0, feed)), text.slice(feed + 1, -1)]
+  const [head, body] = [text.slice(0, Math.max(0, feed)), text.slice(feed + 1)]
   let known: { readonly schema?: unknown; readonly sha256?: unknown } | null
   try {
     known = JSON.parse(head) as typeof known

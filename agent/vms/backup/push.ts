@@ -6,7 +6,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { HostError } from '../../../provisioning/problem.ts'
-import { type Connection, type DomainRef, VIR } from '../../node-libvirt/index.ts'
+import { type Connection, type DomainRef, type ErrorCode, VIR } from '../../node-libvirt/index.ts'
 import { asked, isRefusal, reach, type ToLibvirt } from '../reach.ts'
 import { pushedFiles } from './libvirt-xml.ts'
 import { stopOf, type Tools } from './tools.ts'
@@ -26,32 +26,42 @@ const unsaidMs = 5 * 60_000
 const sameFiles = (one: readonly string[], other: readonly string[]): boolean =>
   one.length === other.length && one.every((file) => other.includes(file))
 
+/** An answer, or how the job stands when libvirt has none for it. Throws what it refuses of a VM that runs, for whatever reason. */
+async function unless<T>(
+  libvirt: Connection,
+  dom: DomainRef,
+  none: ErrorCode,
+  asking: Promise<T>,
+): Promise<T | 'none' | 'unsaid'> {
+  try {
+    return await asking
+  } catch (error) {
+    if (!(error instanceof HostError) || error.code !== 'libvirt.refused') throw error
+    if (isRefusal(error, none) || isRefusal(error, 'VIR_ERR_NO_DOMAIN')) return 'none'
+    if (isRefusal(error, 'VIR_ERR_OPERATION_TIMEOUT')) return 'unsaid'
+    // Of a VM that has just ended it refuses in many words.
+    if (!(await libvirt.domainIsActive({ dom }, within))) return 'none'
+    throw error
+  }
+}
+
 /** What libvirt says of the job of these files. */
 async function standingOf(
   libvirt: Connection,
   dom: DomainRef,
   files: readonly string[],
 ): Promise<PushStanding> {
-  try {
-    return sameFiles(pushedFiles(await libvirt.domainBackupGetXMLDesc({ dom }, within)), files)
-      ? 'running'
-      : 'other'
-  } catch (error) {
-    if (isRefusal(error, 'VIR_ERR_NO_DOMAIN')) return 'none'
-    if (isRefusal(error, 'VIR_ERR_OPERATION_TIMEOUT')) return 'unsaid'
-    if (!isRefusal(error, 'VIR_ERR_NO_DOMAIN_BACKUP') && !isRefusal(error, 'VIR_ERR_OPERATION_INVALID'))
-      throw error
-  }
-  try {
-    const flags = VIR.DOMAIN_JOB_STATS_COMPLETED | VIR.DOMAIN_JOB_STATS_KEEP_COMPLETED
-    const { type, params } = await libvirt.domainGetJobStats({ dom, flags }, within)
-    const isDone = type === VIR.DOMAIN_JOB_COMPLETED && params.operation === VIR.DOMAIN_JOB_OPERATION_BACKUP
-    return isDone && params.success === true ? 'succeeded' : 'none'
-  } catch (error) {
-    if (isRefusal(error, 'VIR_ERR_OPERATION_TIMEOUT')) return 'unsaid'
-    if (isRefusal(error, 'VIR_ERR_OPERATION_INVALID')) return 'none'
-    throw error
-  }
+  const asking = libvirt.domainBackupGetXMLDesc({ dom }, within)
+  const xml = await unless(libvirt, dom, 'VIR_ERR_NO_DOMAIN_BACKUP', asking)
+  if (xml === 'unsaid') return xml
+  if (xml !== 'none') return sameFiles(pushedFiles(xml), files) ? 'running' : 'other'
+  const flags = VIR.DOMAIN_JOB_STATS_COMPLETED | VIR.DOMAIN_JOB_STATS_KEEP_COMPLETED
+  const stats = libvirt.domainGetJobStats({ dom, flags }, within)
+  const last = await unless(libvirt, dom, 'VIR_ERR_OPERATION_INVALID', stats)
+  if (typeof last === 'string') return last
+  const isDone =
+    last.type === VIR.DOMAIN_JOB_COMPLETED && last.params.operation === VIR.DOMAIN_JOB_OPERATION_BACKUP
+  return isDone && last.params.success === true ? 'succeeded' : 'none'
 }
 
 /** The same, asked until libvirt says it. Throws `libvirt.unreachable` when it does not within five minutes. */
@@ -83,28 +93,38 @@ export interface Push {
   readonly freeze: boolean
 }
 
-/** Begins a job. Throws `libvirt.refused` with libvirt's words, and then nothing was begun, or `libvirt.unreachable`. */
+/**
+ * Begins a job. Answers libvirt's refusal, after which nothing was begun, or null. Throws `libvirt.unreachable` when nobody can tell,
+ * and what the guest's agent says when it cannot freeze.
+ */
 export async function beginPush(
   to: ToLibvirt,
   { dom, files, xml, checkpointXml, freeze }: Push,
-): Promise<void> {
-  const begin = () =>
-    reach(to, {
-      ask: (libvirt) =>
-        libvirt.domainBackupBegin({
-          dom,
-          backupXML: xml,
-          ...(checkpointXml !== null && { checkpointXML: checkpointXml }),
-        }),
-      holds: async (libvirt) => ['running', 'succeeded'].includes(await standingOf(libvirt, dom, files)),
-    })
+): Promise<HostError | null> {
+  const begin = async () => {
+    try {
+      await reach(to, {
+        ask: (libvirt) =>
+          libvirt.domainBackupBegin({
+            dom,
+            backupXML: xml,
+            ...(checkpointXml !== null && { checkpointXML: checkpointXml }),
+          }),
+        holds: async (libvirt) => ['running', 'succeeded'].includes(await standingOf(libvirt, dom, files)),
+      })
+      return null
+    } catch (error) {
+      if (error instanceof HostError && error.code === 'libvirt.refused') return error
+      throw error
+    }
+  }
   await asked(to, (libvirt) =>
     libvirt.domainGetJobStats({ dom, flags: VIR.DOMAIN_JOB_STATS_COMPLETED }, within),
   )
   if (!freeze) return begin()
   await (await to()).domainFSFreeze({ dom })
   try {
-    await begin()
+    return await begin()
   } finally {
     await asked(to, (libvirt) => libvirt.domainFSThaw({ dom }))
   }
@@ -170,8 +190,7 @@ async function whyFailed(to: ToLibvirt, dom: DomainRef): Promise<string> {
     const { params } = await asked(to, (libvirt) => libvirt.domainGetJobStats({ dom, flags }, within))
     return typeof params.errmsg === 'string' ? params.errmsg : 'libvirt does not say why it ended'
   } catch (error) {
-    if (isRefusal(error, 'VIR_ERR_OPERATION_INVALID') || isRefusal(error, 'VIR_ERR_NO_DOMAIN'))
-      return 'it ended while it was copied'
+    if (error instanceof HostError && error.code === 'libvirt.refused') return `it ended: ${error.message}`
     throw error
   }
 }

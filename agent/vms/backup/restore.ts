@@ -22,7 +22,7 @@ import { isAsMade } from './inventory.ts'
 import { type BackedDisk, type Backup, chainOf, type Manifest } from './manifest.ts'
 import { folderName, type Place, Store } from './place.ts'
 import { isSameDisk, judgeHead } from './read-back.ts'
-import { copySmall, digestOf, goOn, runTool, type Tools, watched } from './tools.ts'
+import { afterFailure, copySmall, digestOf, goOn, runTool, type Tools, watched } from './tools.ts'
 
 /** What is to be restored, and as what. */
 export interface Restoring {
@@ -425,9 +425,7 @@ export async function restore(tools: Tools, restoring: Restoring): Promise<Resto
   try {
     return await work.run()
   } catch (error) {
-    const keeps =
-      error instanceof HostError && ['job.interrupted', 'libvirt.unreachable'].includes(error.code)
-    if (!keeps) await work.giveUp()
+    await afterFailure(error, () => work.giveUp())
     throw error
   }
 }

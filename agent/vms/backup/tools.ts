@@ -43,6 +43,18 @@ export function goOn(signal: AbortSignal): void {
   if (signal.aborted) throw stopOf(signal)
 }
 
+/** Takes away what failed work has left; where that fails too, it is what went wrong first that is told. */
+export async function afterFailure(error: unknown, giveUp: () => Promise<void>): Promise<void> {
+  // What can be gone on with is left for the next run.
+  if (error instanceof HostError && ['job.interrupted', 'libvirt.unreachable'].includes(error.code)) return
+  try {
+    await giveUp()
+  } catch (second) {
+    // It is written down, and the next run takes it away.
+    if (!(second instanceof HostError)) throw second
+  }
+}
+
 /** Whether qemu-img found an image in the hands of another process. */
 export const isLocked = (error: unknown): boolean =>
   error instanceof HostError &&
