@@ -1,7 +1,7 @@
 // Reads this Linux host and changes nothing: /proc, sysfs, block devices, and the tools that queries.ts lets through.
 
 import { randomInt } from 'node:crypto'
-import { constants } from 'node:fs'
+import { constants, existsSync } from 'node:fs'
 import { open, readdir, readlink, realpath, stat, statfs } from 'node:fs/promises'
 import { basename } from 'node:path'
 import type {
@@ -206,13 +206,23 @@ export class LinuxHost implements HostReader {
     const tables = new Map<string, MountTable>()
     const pids = (await readdir('/proc')).flatMap((name) => (/^\d+$/.test(name) ? Number(name) : []))
     for (const pid of [process.pid, ...pids.sort((a, b) => a - b)]) {
-      const namespace = await orNull(`/proc/${pid}/ns/mnt`, readlink(`/proc/${pid}/ns/mnt`))
+      const namespace = await this.#mountNamespace(pid)
       if (namespace === null || tables.has(namespace)) continue
       const mountinfo = await this.#mountinfo(pid)
       // A process that has ended meanwhile tells nothing; another of the same namespace may follow.
       if (mountinfo !== null) tables.set(namespace, { pid, own: namespace === own, mountinfo })
     }
     return [...tables.values()]
+  }
+
+  async #mountNamespace(pid: number): Promise<string | null> {
+    const path = `/proc/${pid}/ns/mnt`
+    try {
+      return await readlink(path)
+    } catch (error) {
+      // The kernel answers EACCES for a process that ended between the lookup of the path and this (proc_ns_readlink).
+      return denial.has(errnoOf(error)) && !existsSync(`/proc/${pid}`) ? null : absentOrThrow(path, error)
+    }
   }
 
   async #mountinfo(pid: number): Promise<string | null> {

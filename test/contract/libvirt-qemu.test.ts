@@ -402,9 +402,9 @@ t.test('the examples of the README run as they are', { timeout: 120_000 }, async
   for (const [index, text] of examples.entries()) {
     const file = join(folder, `example-${index}.ts`)
     const here = text
+      .replaceAll("'/tmp/", `'${folder}/`)
       .replace("'node-libvirt'", `'${client}'`)
       .replace("'qemu:///system'", `'qemu+unix:///system?socket=${socketPath}'`)
-      .replaceAll("'/tmp/", `'${folder}/`)
     writeFileSync(file, here)
     const { status, stdout, stderr } = spawnSync(process.execPath, [file], {
       encoding: 'utf8',

@@ -221,16 +221,18 @@ t.test('mount tables: one for each namespace, the own one first', needsRoot, asy
 })
 
 t.test('mount tables while processes come and go', needsRoot, async (t) => {
-  const [rounds, most, wrong] = inOwnProc(`
+  const [most, wrong] = inOwnProc(`
     spawn('/bin/sh', ['-c', 'while :; do unshare --mount true & unshare --mount true; done'], { stdio: 'ignore' })
     let [most, wrong] = [0, 0]
-    for (let round = 0; round < 200; round += 1) {
+    const endMs = performance.now() + 20_000
+    // On a busy machine it takes a while until one is met that is alive.
+    for (let round = 0; round < 200 || (most < 2 && performance.now() < endMs); round += 1) {
       const tables = await host.mountTables()
       most = Math.max(most, tables.length)
       if (tables[0]?.own !== true || tables.some(({ mountinfo }) => mountinfo === '')) wrong += 1
     }
-    return [200, most, wrong]`) as number[]
-  t.strictSame([rounds, wrong], [200, 0])
+    return [most, wrong]`) as number[]
+  t.equal(wrong, 0)
   t.ok(most && most > 1, 'others were seen')
 })
 
