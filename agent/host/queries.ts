@@ -118,6 +118,12 @@ const forms: Readonly<Record<string, readonly Form[]>> = {
       operands: path,
     },
   ],
+  // Its options stand before the object, and after `show` is only what chooses among what is shown.
+  ip: ['', '-N ', '-N -4 ', '-N -6 '].flatMap((options) =>
+    ['address', 'link', 'route', 'rule', 'neighbour'].map(
+      (object): Form => ({ verb: `-json -details ${options}${object} show`, operands: /^[\w.:/-]+$/ }),
+    ),
+  ),
   uname: [{ must: '--machine' }],
   matchpathcon: [{ options: '-V -n', operands: path }],
 }

@@ -11,6 +11,7 @@ import { dumpe2fs } from '../../provisioning/block/dumpe2fs.ts'
 import { lsblk } from '../../provisioning/block/lsblk.ts'
 import { lvmFullReport } from '../../provisioning/block/lvm.ts'
 import { xfsInfo } from '../../provisioning/block/xfs-info.ts'
+import { ipAddresses, ipNeighbours, ipProxies, ipRoutes, ipRules } from '../../provisioning/link/ip.ts'
 import { sfdiskGrow, sfdiskJson } from '../../provisioning/root/sfdisk.ts'
 import {
   aptCachePolicy,
@@ -54,6 +55,10 @@ const asked: readonly Argv[] = [
   systemctlShow(['libvirtd.service', 'dev-disk-by\\x2duuid-a.device']),
   systemctlArchitecture(),
   matchpathcon('/var/lib/libvirt'),
+  ipAddresses(),
+  ...(['inet', 'inet6'] as const).flatMap((family) => [ipRoutes(family), ipRules(family)]),
+  ipNeighbours(),
+  ipProxies(),
   qemuImg('/srv/vms/a folder/web 1.qcow2', 'qcow2'),
   ...[
     '/usr/bin/udevadm settle --timeout=10',
@@ -144,6 +149,13 @@ const refused: readonly Argv[] = [
     '/usr/bin/qemu-img info --format=qcow2 json:{}',
     '/usr/bin/qemu-img info --format=qcow2 --image-opts driver=raw',
     '/usr/bin/qemu-img create --format=qcow2 /srv/vms/a.raw 1M',
+    '/usr/sbin/ip link set dev eth0 down',
+    '/usr/sbin/ip -json -details address flush dev eth0',
+    '/usr/sbin/ip -json -details -N -4 route del default',
+    '/usr/sbin/ip -json -details address show -batch /tmp/x',
+    '/usr/sbin/ip -batch /tmp/x -json -details address show',
+    '/usr/sbin/ip netns exec x id',
+    '/usr/sbin/ip -json -details -N -4 route save',
     '/usr/sbin/losetup --list --detach-all',
     '/usr/sbin/losetup -D',
     '/usr/sbin/swapon -a',
