@@ -35,6 +35,11 @@ interface Tally {
   failed: number
 }
 
+/** The first lines of what each failed test said, for the end of the run: where a log is long, that is what is read. */
+const failures: string[][] = []
+const mostLines = 16
+const legible = (line: string) => line.replaceAll(/(\\0|\0)+/g, '…').slice(0, 200)
+
 interface Stage {
   readonly name: string
   readonly argv: readonly string[]
@@ -110,7 +115,12 @@ async function run(stage: Stage): Promise<Tally> {
     }
     const [, indent = '', not] = /^( *)(not )?ok \d+/.exec(line) ?? []
     const skipped = / # (SKIP|TODO)\b/i.test(line)
-    if (/^ *(not )?ok \d+/.test(line)) diagnosing = not !== undefined || skipped
+    if (/^ *(not )?ok \d+/.test(line)) {
+      diagnosing = not !== undefined || skipped
+      if (diagnosing) failures.push([])
+    }
+    const said = failures.at(-1)
+    if (diagnosing && said !== undefined && said.length < mostLines) said.push(legible(line))
     if (diagnosing || (indent === '' && /^(not )?ok /.test(line)) || line.startsWith('    #'))
       console.log(line)
     const [, total, failed] = /^# \{ total: (\d+)(?:.*?fail: (\d+))?.*\}/.exec(line) ?? []
@@ -158,5 +168,6 @@ for (const stage of stages) {
   total.failed += failed
 }
 if (full) keepResult(total)
+for (const lines of failures) console.log(lines.join('\n'))
 console.log(`${total.passed} passed, ${total.failed} failed`)
 process.exitCode = total.failed === 0 ? 0 : 1

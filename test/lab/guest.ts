@@ -589,7 +589,8 @@ export class Guest {
   /** The last lines of the guest's serial console. */
   async consoleTail(lines = 40): Promise<string> {
     const text = await readFile(this.#consolePath, 'utf8').catch(() => '(no console yet)')
-    return `--- last lines of the guest's console ---\n${text.split('\n').slice(-lines).join('\n')}`
+    const last = text.replaceAll(/\0+/g, '…').split('\n').slice(-lines)
+    return `--- last lines of the guest's console ---\n${last.join('\n')}`
   }
 
   /** Ends the guest at once and removes its drives; its console is kept as `last-console.log` in the cache. */
