@@ -1,9 +1,9 @@
 // Does to VMs and storage pools what actions say, by libvirt's calls. A refusal or a silence is only overcome by looking again.
 
 import { setTimeout as sleep } from 'node:timers/promises'
+import { xmlDigest } from '../../provisioning/libvirt/xml.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import type { DomainAction, PoolAction } from '../../provisioning/resource.ts'
-import { xmlDigest } from '../../provisioning/vms/xml.ts'
 import { isGone, powerOf } from './libvirt-read.ts'
 
 interface Flags {

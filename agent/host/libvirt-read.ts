@@ -1,9 +1,9 @@
 // What libvirt knows of the VMs, storage pools and networks of this host, read over a connection that only looks.
 
 import type { DomainFacts, NetworkFacts, PoolFacts } from '../../provisioning/host.ts'
+import { at, parseXml, textOf, XmlError } from '../../provisioning/libvirt/xml.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import { powerOf as wordsOf } from '../../provisioning/vms/power.ts'
-import { at, parseXml, textOf, XmlError } from '../../provisioning/vms/xml.ts'
 
 interface Flags {
   readonly flags?: number

@@ -1,13 +1,13 @@
 // Another VM like one that is off, with copies of its disks.
 
 import { randomUUID } from 'node:crypto'
+import { at, elementsOf, printXml, remove, type XmlElement } from '../../provisioning/libvirt/xml.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import type { Action } from '../../provisioning/resource.ts'
 import { diskElements, diskWriters, readDisks } from '../../provisioning/vms/disks.ts'
 import { nicElements, nicWriters } from '../../provisioning/vms/nics.ts'
 import { recordActions } from '../../provisioning/vms/ownership.ts'
 import { convertDisk } from '../../provisioning/vms/qemu-img.ts'
-import { at, elementsOf, printXml, remove, type XmlElement } from '../../provisioning/vms/xml.ts'
 import { VIR } from '../node-libvirt/index.ts'
 import type { KnownInHand } from './devices.ts'
 import type { DefinedVm } from './facts.ts'

@@ -1,8 +1,8 @@
 // The definition of a VM is taken away, and with it, when that is asked for, what it kept on the host.
 
+import { at } from '../../provisioning/libvirt/xml.ts'
 import type { Action } from '../../provisioning/resource.ts'
 import { readDefinition } from '../../provisioning/vms/definition.ts'
-import { at } from '../../provisioning/vms/xml.ts'
 import { type Connection, VIR } from '../node-libvirt/index.ts'
 import type { KnownInHand } from './devices.ts'
 import type { DefinedVm } from './facts.ts'

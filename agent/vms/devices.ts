@@ -1,6 +1,7 @@
 // Disks and NICs plugged into VMs and out of them: at once where the VM runs and takes it, and for its next starts.
 
 import { setTimeout as sleep } from 'node:timers/promises'
+import { parseXml, printXml, type XmlElement } from '../../provisioning/libvirt/xml.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import {
   type DiskModel,
@@ -10,7 +11,6 @@ import {
   readDisks,
 } from '../../provisioning/vms/disks.ts'
 import { type NicModel, nicElement, nicElements, readNics } from '../../provisioning/vms/nics.ts'
-import { parseXml, printXml, type XmlElement } from '../../provisioning/vms/xml.ts'
 import { notKnown } from '../../provisioning/written.ts'
 import { type Connection, VIR } from '../node-libvirt/index.ts'
 import { vmCommand } from './command.ts'

@@ -1,11 +1,11 @@
 // What libvirt knows of every VM, read in a few calls for all and one for each (its definition).
 
 import type { HostReader } from '../../provisioning/host.ts'
+import { XmlError } from '../../provisioning/libvirt/xml.ts'
 import { HostError, type ProblemReport } from '../../provisioning/problem.ts'
 import { readDefinition } from '../../provisioning/vms/definition.ts'
 import type { DomainModel } from '../../provisioning/vms/domain.ts'
 import { type Power, powerOf } from '../../provisioning/vms/power.ts'
-import { XmlError } from '../../provisioning/vms/xml.ts'
 import { type Connection, type Domain, VIR } from '../node-libvirt/index.ts'
 import { isRefusal } from './reach.ts'
 import { startedMs } from './uptime.ts'

@@ -1,7 +1,7 @@
 // A definition changed for the next start of a VM: read with its passwords, changed, and defined anew.
 
+import { parseXml, printXml, type XmlElement, XmlError } from '../../provisioning/libvirt/xml.ts'
 import { HostError } from '../../provisioning/problem.ts'
-import { parseXml, printXml, type XmlElement, XmlError } from '../../provisioning/vms/xml.ts'
 import { type Connection, VIR } from '../node-libvirt/index.ts'
 
 /** A VM as calls take it. */

@@ -1,9 +1,9 @@
 // Processors, memory, tags and autostart of a VM: for its next start, and at once where its guest allows.
 
+import { at, element, parseXml, printXml, type XmlElement } from '../../provisioning/libvirt/xml.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import { basicFields } from '../../provisioning/vms/domain.ts'
 import { originNamespace, readOrigin, writeOrigin } from '../../provisioning/vms/origin.ts'
-import { at, element, parseXml, printXml, type XmlElement } from '../../provisioning/vms/xml.ts'
 import { type Connection, VIR } from '../node-libvirt/index.ts'
 import type { DefinedVm } from './facts.ts'
 import { rewrite } from './rewrite.ts'

@@ -1,8 +1,8 @@
 // Snapshots of VMs: made, listed, returned to and deleted.
 
+import { at, element, elementsOf, parseXml, printXml, textOf } from '../../provisioning/libvirt/xml.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import { type Power, powers } from '../../provisioning/vms/power.ts'
-import { at, element, elementsOf, parseXml, printXml, textOf } from '../../provisioning/vms/xml.ts'
 import { notKnown } from '../../provisioning/written.ts'
 import { type Connection, type DomainSnapshot, VIR } from '../node-libvirt/index.ts'
 import type { Dom } from './rewrite.ts'

@@ -1,7 +1,7 @@
 // Volumes of libvirt's storage pools, as disks to be.
 
+import { element, printXml } from '../../provisioning/libvirt/xml.ts'
 import { HostError } from '../../provisioning/problem.ts'
-import { element, printXml } from '../../provisioning/vms/xml.ts'
 import type { Connection, StoragePool } from '../node-libvirt/index.ts'
 import { isRefusal } from './reach.ts'
 

@@ -1,8 +1,8 @@
 // Definitions as they are read: the XML tree with what Garrison knows of it.
 
+import { parseXml, printXml, sameXml, type XmlElement } from '../libvirt/xml.ts'
 import { type DomainModel, readDomain } from './domain.ts'
 import type { Objection } from './steps.ts'
-import { parseXml, printXml, sameXml, type XmlElement } from './xml.ts'
 
 /** A definition that was read. It is a value: whoever changes one changes a copy. */
 export interface Definition {

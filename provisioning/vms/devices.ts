@@ -1,7 +1,7 @@
 // Devices of the host that a libvirt domain definition hands to its guest (<hostdev>): read and made.
 
+import { at, element, elementsOf, type XmlElement } from '../libvirt/xml.ts'
 import { nameInAlias, ownAlias } from './disks.ts'
-import { at, element, elementsOf, type XmlElement } from './xml.ts'
 
 /** One device that is handed over. `at` is a PCI address (`0000:3b:00.0`), the UUID of an mdev, or words about another kind. */
 export interface DeviceModel {

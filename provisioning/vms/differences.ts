@@ -4,6 +4,7 @@
 // - Only what a declaration can say is compared, so what libvirt adds by itself is no difference.
 // - Mending changes what differs and nothing else. Differences are mended in the order in which they are given.
 
+import { at, insert, remove, type XmlElement } from '../libvirt/xml.ts'
 import type { Json, Risk } from '../resource.ts'
 import { type DeviceModel, deviceElement, deviceElements } from './devices.ts'
 import { type DiskModel, diskElement, diskElements, diskWriters, freeTarget, preferTurns } from './disks.ts'
@@ -12,7 +13,6 @@ import { type NicModel, nicElement, nicElements, nicWriters } from './nics.ts'
 import { applyPatch } from './patch.ts'
 import type { XmlPatch } from './schema.ts'
 import { ensureScsi } from './want.ts'
-import { at, insert, remove, type XmlElement } from './xml.ts'
 
 /** One difference. `path` is that of the declaration below the VM: `memory`, `disks.root.cache`, `xml.0`. */
 export interface Difference {

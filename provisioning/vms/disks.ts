@@ -1,6 +1,6 @@
 // The disks of a libvirt domain definition (<disk>): read, made, changed.
 
-import { at, element, elementsOf, insert, remove, textOf, type XmlElement } from './xml.ts'
+import { at, element, elementsOf, insert, remove, textOf, type XmlElement } from '../libvirt/xml.ts'
 
 /** Where a disk's content is. `at` is a path, or what else names it (`POOL/VOLUME`, `rbd:NAME`). */
 export interface DiskSource {

@@ -5,11 +5,11 @@
 // - What was written is read back as the same value.
 // - Where libvirt fills in what a definition leaves out, reading gives what QEMU then does.
 
+import { at, element, elementsOf, insert, remove, textOf, type XmlElement } from '../libvirt/xml.ts'
 import { type DeviceModel, readDevices } from './devices.ts'
 import { type DiskModel, readDisks } from './disks.ts'
 import { type NicModel, readNics } from './nics.ts'
 import { type Origin, readOrigin } from './origin.ts'
-import { at, element, elementsOf, insert, remove, textOf, type XmlElement } from './xml.ts'
 
 /** What boots the guest. */
 export type Firmware = 'bios' | 'uefi' | 'uefi-secure'

@@ -1,7 +1,7 @@
 // The NICs of a libvirt domain definition (<interface>): read, made, changed.
 
+import { at, element, elementsOf, insert, remove, type XmlElement } from '../libvirt/xml.ts'
 import { nameInAlias, ownAlias } from './disks.ts'
-import { at, element, elementsOf, insert, remove, type XmlElement } from './xml.ts'
 
 /** What a NIC is attached to: a `network` of libvirt, a `bridge`, an interface (`macvtap`), or something else by libvirt's name. */
 export interface NicSource {

@@ -3,6 +3,7 @@
 import type { Mount } from '../block/mountinfo.ts'
 import type { Desired } from '../desired.ts'
 import type { DomainFacts, FileFacts, HostReader, NetworkFacts, PoolFacts } from '../host.ts'
+import { XmlError } from '../libvirt/xml.ts'
 import { HostError } from '../problem.ts'
 import { readDefinition } from './definition.ts'
 import { imageFileName } from './image.ts'
@@ -13,7 +14,6 @@ import { type DiskFacts, type DiskFormat, parseQemuImg, qemuImg } from './qemu-i
 import type { DesiredVms, Machine } from './schema.ts'
 import { seedMark } from './seed.ts'
 import { failedArrayOf, failedArrayOfDevice, mountOf, observeMounts } from './storage.ts'
-import { XmlError } from './xml.ts'
 
 /** A declared pool as it is. */
 export interface ObservedPool {

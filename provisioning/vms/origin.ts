@@ -1,6 +1,6 @@
 // What a definition remembers of where it came from, in the metadata of a libvirt domain under a namespace of our own.
 
-import { at, element, elementsOf, insert, remove, type XmlElement } from './xml.ts'
+import { at, element, elementsOf, insert, remove, type XmlElement } from '../libvirt/xml.ts'
 
 /** The namespace of our element; `.invalid` is kept free for names that shall never resolve (RFC 2606). */
 export const originNamespace = 'https://garrison.invalid/vm/1'

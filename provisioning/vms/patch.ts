@@ -1,6 +1,5 @@
 // Changes to domain XML that a document asks for, in a small part of XPath: names, [n], [@a='v'], [x/@a='v'], [x='v'].
 
-import type { XmlPatch } from './schema.ts'
 import {
   at,
   element,
@@ -11,7 +10,8 @@ import {
   textOf,
   type XmlElement,
   XmlError,
-} from './xml.ts'
+} from '../libvirt/xml.ts'
+import type { XmlPatch } from './schema.ts'
 
 /** A condition in brackets: the nth of those that are left, or what an attribute or a text at the end of a way is. */
 type Condition =

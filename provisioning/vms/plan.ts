@@ -2,6 +2,7 @@
 
 import type { Desired } from '../desired.ts'
 import type { DomainFacts } from '../host.ts'
+import { printXml, type XmlElement, xmlDigest } from '../libvirt/xml.ts'
 import { RISKS, type Step } from '../resource.ts'
 import { type Definition, verified } from './definition.ts'
 import { type Difference, domainDifferences } from './differences.ts'
@@ -12,7 +13,6 @@ import { planPools } from './pools.ts'
 import type { DesiredVms, Machine } from './schema.ts'
 import { after, blockedBy, changesOf, minuteMs, type Objection, pathOf, step } from './steps.ts'
 import { type Survey, startsWithHost, survey, xmlObjection } from './survey.ts'
-import { printXml, type XmlElement, xmlDigest } from './xml.ts'
 
 /** How long a guest is given to shut down. */
 const shutdownMs = 5 * minuteMs

@@ -1,10 +1,10 @@
 // What is to be done so that the declared pools are there: folders on mounted volumes, known to libvirt as `dir` pools.
 
 import type { Desired } from '../desired.ts'
+import { element, printXml } from '../libvirt/xml.ts'
 import type { Action, Step } from '../resource.ts'
 import type { ObservedPool, ObservedVms } from './observe.ts'
 import { blockedBy, change, type Objection, step } from './steps.ts'
-import { element, printXml } from './xml.ts'
 
 /** Why nothing may be made or started in a pool, or null. */
 export function poolObjection(pool: ObservedPool, path: string): Objection | null {

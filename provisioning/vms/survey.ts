@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto'
 import type { DomainFacts } from '../host.ts'
+import { type XmlElement, XmlError } from '../libvirt/xml.ts'
 import type { ProblemCode } from '../problem.ts'
 import type { Json } from '../resource.ts'
 import { sizeBytes } from '../values.ts'
@@ -17,7 +18,6 @@ import type { DesiredVms, Machine } from './schema.ts'
 import { type Seed, seedOf } from './seed.ts'
 import type { Objection } from './steps.ts'
 import { wantedDomain } from './want.ts'
-import { type XmlElement, XmlError } from './xml.ts'
 
 /** Drift that is left as it is, and until when. */
 export interface Accepted {

@@ -1,5 +1,6 @@
 // The domain definition that a declared VM shall have, as XML: made from nothing, and then changed as the declaration asks.
 
+import { at, element, elementsOf, insert, type XmlElement } from '../libvirt/xml.ts'
 import { sizeBytes } from '../values.ts'
 import { deviceElement } from './devices.ts'
 import { type DiskModel, diskElement, freeTarget } from './disks.ts'
@@ -8,7 +9,6 @@ import { diskPath, newMac, seedDisk, seedPath } from './names.ts'
 import { type NicModel, nicElement } from './nics.ts'
 import { applyPatch } from './patch.ts'
 import type { DesiredVms, Machine, MachineDisk, MachineNic } from './schema.ts'
-import { at, element, elementsOf, insert, type XmlElement } from './xml.ts'
 
 /** What a definition takes from where it is made. */
 export interface Site {

@@ -6,10 +6,6 @@ import { existsSync, globSync, mkdtempSync, readFileSync, realpathSync, rmSync, 
 import { tmpdir } from 'node:os'
 import { basename, join, relative } from 'node:path'
 import t from 'tap'
-import { domainDifferences } from '../../provisioning/vms/differences.ts'
-import { diskElements, diskWriters } from '../../provisioning/vms/disks.ts'
-import { basicFields, basicNames, type DomainModel, readDomain } from '../../provisioning/vms/domain.ts'
-import { nicElements, nicWriters } from '../../provisioning/vms/nics.ts'
 import {
   at,
   elementsOf,
@@ -18,7 +14,11 @@ import {
   sameXml,
   type XmlElement,
   XmlError,
-} from '../../provisioning/vms/xml.ts'
+} from '../../provisioning/libvirt/xml.ts'
+import { domainDifferences } from '../../provisioning/vms/differences.ts'
+import { diskElements, diskWriters } from '../../provisioning/vms/disks.ts'
+import { basicFields, basicNames, type DomainModel, readDomain } from '../../provisioning/vms/domain.ts'
+import { nicElements, nicWriters } from '../../provisioning/vms/nics.ts'
 import { libvirtTests } from './libvirt-source.ts'
 
 t.setTimeout(300_000)

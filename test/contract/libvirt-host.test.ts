@@ -11,9 +11,9 @@ import { LinuxHost } from '../../agent/host/linux-host.ts'
 import { LinuxPerformer } from '../../agent/host/perform.ts'
 import { type Connection, connectOpen } from '../../agent/node-libvirt/index.ts'
 import type { DomainFacts } from '../../provisioning/host.ts'
+import { xmlDigest } from '../../provisioning/libvirt/xml.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import type { Action, DomainAction } from '../../provisioning/resource.ts'
-import { xmlDigest } from '../../provisioning/vms/xml.ts'
 import { startLibvirtd, virsh } from './libvirtd.ts'
 
 t.setTimeout(120_000)

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { verbTable } from '../../agent/api/verbs.ts'
 import { connectOpen } from '../../agent/node-libvirt/index.ts'
-import { element, printXml } from '../../provisioning/vms/xml.ts'
+import { element, printXml } from '../../provisioning/libvirt/xml.ts'
 import { ended, linesOf, openDoors, start } from './doors.ts'
 import { startLibvirtd } from './libvirtd.ts'
 

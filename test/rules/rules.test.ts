@@ -33,6 +33,9 @@ const whole = (text: string): string => text
 const targetOf = (path: string, target: string): string =>
   target.startsWith('.') ? join(dirname(path), target) : target
 
+/** What several resources share is in folders of its own, which know no resource. */
+const shared = ['block', 'libvirt', 'link']
+
 /** Why a module may not import another, or null. The direction is: agent/verbs and main -> agent/* -> provisioning -> nothing. */
 function importObjection(path: string, target: string): string | null {
   const [top = '', folder = ''] = path.split('/')
@@ -42,8 +45,9 @@ function importObjection(path: string, target: string): string | null {
       return ['zod', 'yaml', 'fast-xml-parser', 'node:crypto'].includes(target)
         ? null
         : 'provisioning is pure and imports nothing that is not'
-    const resource = path.split('/').length > 2 && folder !== 'block' ? folder : null
-    const targetResource = target.split('/').length > 2 && targetFolder !== 'block' ? targetFolder : null
+    const resource = path.split('/').length > 2 && !shared.includes(folder) ? folder : null
+    const targetResource =
+      target.split('/').length > 2 && !shared.includes(targetFolder) ? targetFolder : null
     if (targetResource === null || targetResource === resource) return null
     return resource === null
       ? path === 'provisioning/index.ts' ||

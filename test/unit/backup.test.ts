@@ -20,8 +20,8 @@ import {
 } from '../../agent/vms/backup/manifest.ts'
 import { folderName } from '../../agent/vms/backup/place.ts'
 import { expired } from '../../agent/vms/backup/retention.ts'
+import { parseXml } from '../../provisioning/libvirt/xml.ts'
 import type { DiskModel } from '../../provisioning/vms/disks.ts'
-import { parseXml } from '../../provisioning/vms/xml.ts'
 
 const dayMs = 86_400_000
 

@@ -3,11 +3,6 @@
 
 import t from 'tap'
 import { desiredSchema } from '../../provisioning/desired.ts'
-import { domainDifferences } from '../../provisioning/vms/differences.ts'
-import { type Basics, basicFields, basicNames, readDomain } from '../../provisioning/vms/domain.ts'
-import { applyPatch } from '../../provisioning/vms/patch.ts'
-import { vmsSchema } from '../../provisioning/vms/schema.ts'
-import { wantedDomain } from '../../provisioning/vms/want.ts'
 import {
   at,
   element,
@@ -19,7 +14,12 @@ import {
   type XmlElement,
   XmlError,
   type XmlNode,
-} from '../../provisioning/vms/xml.ts'
+} from '../../provisioning/libvirt/xml.ts'
+import { domainDifferences } from '../../provisioning/vms/differences.ts'
+import { type Basics, basicFields, basicNames, readDomain } from '../../provisioning/vms/domain.ts'
+import { applyPatch } from '../../provisioning/vms/patch.ts'
+import { vmsSchema } from '../../provisioning/vms/schema.ts'
+import { wantedDomain } from '../../provisioning/vms/want.ts'
 import { seeded } from './simulated-host.ts'
 
 /** The beginning of a text for the name of a test, which must be one plain line. */

@@ -11,9 +11,6 @@ import type {
   PoolFacts,
   Request,
 } from '../../provisioning/host.ts'
-import { HostError } from '../../provisioning/problem.ts'
-import type { Action, Resource } from '../../provisioning/resource.ts'
-import { vms } from '../../provisioning/vms/index.ts'
 import {
   at,
   element,
@@ -23,7 +20,10 @@ import {
   printXml,
   textOf,
   xmlDigest,
-} from '../../provisioning/vms/xml.ts'
+} from '../../provisioning/libvirt/xml.ts'
+import { HostError } from '../../provisioning/problem.ts'
+import type { Action, Resource } from '../../provisioning/resource.ts'
+import { vms } from '../../provisioning/vms/index.ts'
 import { PowerCut } from './simulated-host.ts'
 
 /** A file in memory; one with `image` is what qemu-img made. */

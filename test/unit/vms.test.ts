@@ -4,10 +4,6 @@
 import t from 'tap'
 import { type Desired, desiredSchema } from '../../provisioning/desired.ts'
 import { assess } from '../../provisioning/engine.ts'
-import { HostError } from '../../provisioning/problem.ts'
-import type { Resource } from '../../provisioning/resource.ts'
-import { diskElement } from '../../provisioning/vms/disks.ts'
-import { vms } from '../../provisioning/vms/index.ts'
 import {
   at,
   element,
@@ -17,7 +13,11 @@ import {
   printXml,
   remove,
   type XmlElement,
-} from '../../provisioning/vms/xml.ts'
+} from '../../provisioning/libvirt/xml.ts'
+import { HostError } from '../../provisioning/problem.ts'
+import type { Resource } from '../../provisioning/resource.ts'
+import { diskElement } from '../../provisioning/vms/disks.ts'
+import { vms } from '../../provisioning/vms/index.ts'
 import { apply, boot, desiredVms, emptyWorld, readerOf, type VmWorld } from './vms-host.ts'
 
 const image = { source: 'https://images.example.com/debian-12.qcow2', checksum: `sha256:${'a'.repeat(64)}` }

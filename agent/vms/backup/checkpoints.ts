@@ -4,7 +4,7 @@
 // - Only those that were made for one place are touched; others belong to somebody else.
 // - One that is deleted hands its record on to the next. One whose record is lost (its VM was killed) is only a name in libvirt.
 
-import { at, elementsOf, parseXml } from '../../../provisioning/vms/xml.ts'
+import { at, elementsOf, parseXml } from '../../../provisioning/libvirt/xml.ts'
 import { type Connection, type DomainRef, VIR } from '../../node-libvirt/index.ts'
 import { asked, isRefusal, reach, type ToLibvirt } from '../reach.ts'
 

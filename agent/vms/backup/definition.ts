@@ -1,6 +1,5 @@
 // The definition of a VM that is restored: as it was, or with a name, an identity and disks of its own.
 
-import { HostError } from '../../../provisioning/problem.ts'
 import {
   at,
   elementsOf,
@@ -9,7 +8,8 @@ import {
   remove,
   type XmlElement,
   XmlError,
-} from '../../../provisioning/vms/xml.ts'
+} from '../../../provisioning/libvirt/xml.ts'
+import { HostError } from '../../../provisioning/problem.ts'
 
 /** What of a definition is another one. `sources`: the file of each disk by libvirt's name of it. */
 export interface Renewed {

@@ -7,7 +7,7 @@ import {
   printXml,
   textOf,
   at as within,
-} from '../../../provisioning/vms/xml.ts'
+} from '../../../provisioning/libvirt/xml.ts'
 
 /** A disk that is copied: into which file, and since which checkpoint (null: all of it). */
 export interface PushedDisk {
