@@ -329,13 +329,19 @@ export class Guest {
     }
   }
 
-  /** Waits until systemd has no more jobs; returns `running`, or `degraded` with a failed unit. */
+  /** Waits until systemd has no more jobs; returns `running`, or `degraded` with a failed unit. A guest that starts may drop connections. */
   async waitStarted(deadlineMs = 300_000): Promise<string> {
-    const outcome = await this.run(['systemctl', 'is-system-running', '--wait'], {
-      deadlineMs,
-      allowFailure: true,
-    })
-    return outcome.stdout.trim()
+    const deadline = performance.now() + deadlineMs
+    for (;;) {
+      const asked = this.run(['systemctl', 'is-system-running', '--wait'], {
+        deadlineMs: deadline - performance.now(),
+        allowFailure: true,
+      })
+      const outcome = await asked.catch((error: Error) => error)
+      if (!(outcome instanceof Error)) return outcome.stdout.trim()
+      if (!this.#qemu || performance.now() > deadline) throw outcome
+      await this.waitReachable(deadline - performance.now())
+    }
   }
 
   /** Runs argv in the guest as root, to its end. Throws on another exit than 0 unless `allowFailure`. */
