@@ -103,6 +103,7 @@ export function partsOf(root = '/'): Parts<Connection> {
       return assetTag.startsWith('i-') ? assetTag : readTrimmed('/etc/machine-id')
     },
     libvirt: (use) => libvirt.connection(use),
+    ownLibvirt: () => libvirt.own('monitor'),
     libvirtFolders: { run: join(root, 'run/libvirt'), log: join(root, 'var/log/libvirt') },
     hostname: hostname(),
     version,

@@ -64,6 +64,8 @@ export interface Parts<Libvirt = unknown> {
   readonly jobs: Pick<Jobs, 'begin' | 'list' | 'follow' | 'cancel'>
   readonly instance: () => Promise<string>
   readonly libvirt: LibvirtDoor<Libvirt>
+  /** Opens a connection that is the caller's, and the caller closes it: what is asked on it may hang. Its errors are those of `libvirt`. */
+  readonly ownLibvirt: () => Promise<Libvirt>
   readonly libvirtFolders: LibvirtFolders
   readonly hostname: string
   readonly version: string
@@ -125,6 +127,7 @@ export interface Context<Libvirt = unknown> {
   readonly jobs: Parts['jobs']
   readonly instance: () => Promise<string>
   readonly libvirt: LibvirtDoor<Libvirt>
+  readonly ownLibvirt: Parts<Libvirt>['ownLibvirt']
   readonly libvirtFolders: LibvirtFolders
 }
 
@@ -277,6 +280,7 @@ export function contextsOf<Libvirt>(
     jobs: parts.jobs,
     instance: parts.instance,
     libvirt: parts.libvirt,
+    ownLibvirt: parts.ownLibvirt,
     libvirtFolders: parts.libvirtFolders,
     async look({ fresh, file }) {
       if (file !== undefined) {

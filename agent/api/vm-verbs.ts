@@ -268,7 +268,7 @@ export const vmVerbs = {
   },
   'vm stats': {
     brief: 'show what VMs use, again and again',
-    help: 'Processors (100 % is one of the host, whole), memory, and what is read, written, received and sent each second. Of a VM that does not answer the last numbers are shown, with their age.',
+    help: 'Processors (100 % is one of the host, whole), memory, and what is read, written, received and sent each second. Processors and NICs are told by the kernel, also while libvirt is silent; disks and memory by QEMU. What is not answered holds up nothing else: the last numbers are shown, with their age.',
     examples: [
       ['garrison vm stats', 'every VM that runs, until Ctrl-C'],
       ["garrison vm stats 'web-*' --once --json", 'one sample of one second, for a script'],
@@ -282,9 +282,9 @@ export const vmVerbs = {
     door: 'read',
     schema: 'garrison/vm-stats/1',
     json: {
-      stats:
-        'atMs, and each VM: name, uuid, power, ageMs, cpuPercent, memoryBytes, residentBytes, readPerSecond, writtenPerSecond, receivedPerSecond, sentPerSecond (bytes), readsPerSecond, writesPerSecond',
-      unknown: 'when libvirt does not answer: atMs and the problem',
+      listed: 'when libvirt last told which VMs there are: atMs, ageMs, stale; null when it has not',
+      silence: 'why libvirt, or guests, could not be asked, or null',
+      vms: 'each VM: name, uuid, stuckSinceMs (null unless its QEMU does not answer), problem, and power, process, nics, memory, disks: null, or value with atMs, ageMs and stale. Counters are total and perSecond; 1000 of cpuMs each second is one processor',
     },
     streams: true,
   },

@@ -106,6 +106,17 @@ export class Libvirt<C extends Kept> {
     }
   }
 
+  /** A connection that is not kept: the caller closes it. Its calls throw what `libvirtProblem` says, and so does this. */
+  async own(use: Use): Promise<C> {
+    try {
+      const connection = await this.#open(use)
+      this.#answeredMs = this.#clock()
+      return this.#told(connection)
+    } catch (error) {
+      throw await this.#problem(error)
+    }
+  }
+
   async #remember(): Promise<void> {
     const answeredMs = this.#answeredMs ?? 0
     if (answeredMs - this.#rememberedMs < rememberMs) return

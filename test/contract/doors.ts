@@ -104,6 +104,7 @@ export async function openDoors(libvirtd: Libvirtd, uri: string): Promise<Doors>
       libvirt: () => libvirt.connection('control'),
     }),
     libvirt: (use) => libvirt.connection(use),
+    ownLibvirt: () => libvirt.own('monitor'),
     libvirtFolders: { run: join(libvirtd.folder, 'run'), log: join(libvirtd.folder, 'log') },
   }
   const socket = (door: string) => join(folder, `${door}.sock`)

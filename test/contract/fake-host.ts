@@ -52,6 +52,10 @@ const stepsOf = ({ done, wanted }: World): readonly Step[] =>
       ],
     }))
 
+const noLibvirt = async (): Promise<never> => {
+  throw new HostError('libvirt.unreachable', 'there is no libvirt on a fake host')
+}
+
 /** The parts of a host that keeps its world, its journal and its lock in `folder`. `looks` counts observations. */
 export function fakeParts(folder: string): Parts & { readonly looks: () => number } {
   let looks = 0
@@ -113,9 +117,8 @@ export function fakeParts(folder: string): Parts & { readonly looks: () => numbe
       holder: lockHolder,
     }),
     instance: async () => 'i-0',
-    libvirt: async () => {
-      throw new HostError('libvirt.unreachable', 'there is no libvirt on a fake host')
-    },
+    libvirt: noLibvirt,
+    ownLibvirt: noLibvirt,
     libvirtFolders: { run: join(folder, 'run/libvirt'), log: join(folder, 'var/log/libvirt') },
     hostname: 'fake-h07',
     version: '0.0.0',

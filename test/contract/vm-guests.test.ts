@@ -4,9 +4,12 @@ import { execFileSync, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { connectOpen } from '../../agent/node-libvirt/index.ts'
+import type { VmSample } from '../../agent/report/sample.ts'
 import { ended, linesOf, openDoors, start } from './doors.ts'
 import { startLibvirtd } from './libvirtd.ts'
 
@@ -119,11 +122,14 @@ t.test('what may not be started is not', async (t) => {
 
 t.test('stats and logs', async (t) => {
   const { lines } = await json('read', 'vm', 'stats', '--once')
-  t.match(lines[0].vms, [{ name: 'g1', power: 'running' }])
-  const [usage] = lines[0].vms
-  t.ok(usage.cpuPercent > 5, 'the boot sector spins')
-  t.ok(usage.residentBytes > 2 ** 20)
-  t.equal(usage.ageMs, 0)
+  t.match(lines[0], { silence: null, vms: [{ name: 'g1', power: { value: { power: 'running' } } }] })
+  const [{ process: qemu, memory, disks }] = lines[0].vms
+  t.ok(qemu.value.counters.perSecond.cpuMs > 50, 'the boot sector spins')
+  t.ok(qemu.value.residentBytes > 2 ** 20)
+  t.equal(memory.value.currentBytes, 64 * 2 ** 20)
+  t.equal(disks.value[0].counters.perSecond.reads, 0)
+  for (const { ageMs, stale } of [qemu, memory, disks])
+    t.match({ ageMs, stale }, { ageMs: Number, stale: false })
   const page = await garrison('read', 'vm', 'stats', 'g1', '--once')
   t.match(page.stdout, /^name +cpu +memory +read +written +received +sent\ng1 +\d+(\.\d)? % +64\.?0?MiB/)
   const logs = await json('read', 'vm', 'logs', 'g1', '--lines', '3')
@@ -143,6 +149,57 @@ t.test('stats and logs', async (t) => {
   await until('the new line', () => said.includes('half a line \\x1b[2J\n'))
   child.kill('SIGINT')
   t.equal((await done).exit, 0)
+})
+
+t.test('stats wait for nobody who hangs', async (t) => {
+  t.equal((await json('operate', 'vm', 'start', 'g3')).exit, 0)
+  const pid = Number(readFileSync(join(folder, 'run/qemu/g3.pid'), 'utf8'))
+  const child = start([
+    'vm',
+    'stats',
+    'g1',
+    'g3',
+    '--every',
+    '1s',
+    '--json',
+    '--socket',
+    doors.socket('read'),
+  ])
+  const done = ended(child)
+  const seen: { atMs: number; silence: string | null; vms: VmSample[] }[] = []
+  createInterface({ input: child.stdout as Readable }).on('line', (line) => seen.push(JSON.parse(line)))
+  const last = () => seen.at(-1)
+  const vm = (name: string) => last()?.vms.find((one) => one.name === name)
+  const hasRates = (name: string) => typeof vm(name)?.disks?.value[0]?.counters.perSecond?.reads === 'number'
+  await until('rates of both', () => hasRates('g1') && hasRates('g3'))
+
+  process.kill(pid, 'SIGSTOP')
+  const stoppedMs = Date.now()
+  await until('a verdict', () => (vm('g3')?.stuckSinceMs ?? null) !== null)
+  const fromRound = seen.length
+  await until('four more rounds', () => seen.length >= fromRound + 4)
+  t.ok(vm('g3')?.disks?.stale, 'its numbers are old')
+  t.ok((vm('g3')?.disks?.ageMs ?? 0) > 1000)
+  t.ok(vm('g3')?.disks?.value[0]?.counters.total.reads, 'and none of them has become zero')
+  t.notOk(vm('g3')?.process?.stale, 'the kernel still tells')
+  t.notOk(vm('g1')?.disks?.stale, 'the others are asked all the time')
+  t.equal(last()?.silence, null)
+  const page = await garrison('read', 'vm', 'stats', 'g3', '--once')
+  t.match(page.stdout, /^g3 .*not told: memory disks$/m, 'another question holds it')
+  process.kill(pid, 'SIGCONT')
+
+  await libvirtd.signal('SIGSTOP')
+  await until('silence', () => typeof last()?.silence === 'string')
+  await until('old disks', () => vm('g1')?.disks?.stale === true)
+  t.ok((vm('g1')?.process?.value.counters.perSecond?.cpuMs ?? 0) > 0, 'the kernel tells all the same')
+  t.notOk(vm('g1')?.process?.stale)
+  await libvirtd.signal('SIGCONT')
+  await until('an answer', () => last()?.silence === null)
+  const gapMs = seen.slice(1).map(({ atMs }, at) => atMs - (seen[at]?.atMs ?? 0))
+  t.comment(`rounds ${gapMs.join(' ')} ms apart, over ${Date.now() - stoppedMs} ms`)
+  child.kill('SIGINT')
+  t.equal((await done).exit, 0)
+  await json('operate', 'vm', 'kill', 'g3')
 })
 
 t.test('set, at once where the guest allows it', async (t) => {

@@ -380,7 +380,10 @@ t.test('watch, stats and logs', async (t) => {
   t.ok(linesOf(said).length >= 2)
   await json('operate', 'vm', 'start', 'db')
   const stats = await json('read', 'vm', 'stats', '--once')
-  t.match(stats.lines[0], { event: 'stats', vms: [{ name: 'db', power: 'running', cpuPercent: null }] })
+  t.match(stats.lines[0], {
+    event: 'stats',
+    vms: [{ name: 'db', power: { value: { power: 'running' } }, process: null }],
+  })
   await json('operate', 'vm', 'kill', 'db')
   t.equal((await json('read', 'vm', 'logs', 'test')).lines[0].code, 'vm.no-log')
   t.equal((await json('read', 'vm', 'logs', '../../etc/passwd')).lines[0].code, 'request.no-such-vm')
