@@ -75,7 +75,7 @@ const worlds: readonly [World, ...World[]] = [
       ],
     },
     document: documentOf(),
-    sigkills: 3,
+    sigkills: 2,
     powerCuts: 1,
     prepare: (guest) => guest.run(['mkfs.ext4', '-q', `/dev/disk/by-id/virtio-${kept}`]),
     shape: async (guest) => ({ ...(await shapeOf(guest)), kept: await guest.driveHash(kept) }),
@@ -84,7 +84,7 @@ const worlds: readonly [World, ...World[]] = [
     name: 'root and packages',
     guest: { layout: 'xfs-lvm', drives: [] },
     document: JSON.stringify({ version: 1, root: {}, software: { roles: ['storage'] } }),
-    sigkills: 2,
+    sigkills: 1,
     powerCuts: 1,
     prepare: async () => {},
     shape: async (guest) => {
