@@ -287,18 +287,23 @@ export class Guest {
 
   /** Shuts the guest down in order and waits until it is off. */
   async powerOff(deadlineMs = 180_000): Promise<void> {
-    await this.run(['systemctl', 'poweroff', '--no-block'])
+    await this.#ask('poweroff')
     const off = await Promise.race([this.#qemuEnd.then(() => true), pause(deadlineMs, false, { ref: false })])
     this.#dropConnections()
     if (!off)
       throw new Error(`the guest did not power off within ${deadlineMs} ms\n${await this.consoleTail()}`)
   }
 
+  /** The answer may be lost with the connection; what comes of it is seen from outside. */
+  async #ask(what: 'poweroff' | 'reboot'): Promise<void> {
+    await this.run(['systemctl', what, '--no-block']).catch(() => undefined)
+  }
+
   /** Reboots in order and waits until another boot of the guest is up. */
   async reboot(options: { early?: boolean; deadlineMs?: number } = {}): Promise<void> {
     const deadline = performance.now() + (options.deadlineMs ?? 300_000)
     const before = await this.bootId()
-    await this.run(['systemctl', 'reboot', '--no-block'])
+    await this.#ask('reboot')
     for (;;) {
       this.#dropMaster()
       await this.waitReachable(deadline - performance.now())
