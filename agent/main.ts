@@ -10,7 +10,7 @@ import { HostError, type ProblemReport, problemOf } from '../provisioning/proble
 import { checkedArgs, doorNeeded, parseCommandLine, pathOf } from './api/arguments.ts'
 import { ask } from './api/client.ts'
 import type { AnswerModule, SessionModule, StreamModule } from './api/context.ts'
-import { isJobLine, type JobLine, jobLines } from './api/job-lines.ts'
+import { isJob, isJobLine, type JobLine, jobLines } from './api/job-lines.ts'
 import type { BegunJob } from './api/jobs.ts'
 import { isProgress } from './api/progress.ts'
 import {
@@ -264,7 +264,8 @@ async function runHere<N extends VerbName>(name: N, args: Args<N>, json: boolean
   const contextFor = (signal: AbortSignal) => contexts(who, signal)
   const contexts = contextsOf(partsOf())
   const context = contextFor(left.signal)
-  const { schema, streams, steps, job } = verbTable[name]
+  const { schema, streams, steps } = verbTable[name]
+  const job = isJob(name, args)
   const module = await loadServed(name)
   if (streams) {
     const printer = await streamPrinter(name, json)

@@ -14,7 +14,7 @@ import { Jobs } from './api/jobs.ts'
 import { type Doorway, serve } from './api/server.ts'
 import type { Args } from './api/verbs.ts'
 import { version } from './api/version.ts'
-import { readDesiredFiles, readOne, readTemplateFiles } from './host/desired-files.ts'
+import { readDesiredFiles, readOne, readTemplateFiles, withDropIn } from './host/desired-files.ts'
 import { answerMemory, Libvirt } from './host/libvirt.ts'
 import { LinuxHost } from './host/linux-host.ts'
 import { lockHolder, takeHold, takeLock } from './host/lock.ts'
@@ -76,9 +76,10 @@ export function partsOf(root = '/'): Parts<Connection> {
         })
       return catalogueOf([], files)
     },
-    async document(file) {
-      const files =
+    async document(file, dropIn) {
+      const found =
         file === undefined ? await readDesiredFiles(documentFolder) : [await readOne(file, 'desired.missing')]
+      const files = dropIn === undefined ? found : withDropIn(found, dropIn)
       const { shipped, own } = await readTemplates()
       const hash = createHash('sha256')
       for (const { path, text } of [...files, ...shipped, ...own])

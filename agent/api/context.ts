@@ -18,6 +18,7 @@ import type {
 import { HostError, type ProblemReport, problemOf } from '../../provisioning/problem.ts'
 import type { Assessment, Resource, Risk } from '../../provisioning/resource.ts'
 import type { Catalogue } from '../../provisioning/vms/template.ts'
+import type { DocumentFile } from '../../provisioning/written.ts'
 import type { Jobs } from './jobs.ts'
 import type { Terminal } from './terminal.ts'
 import type { Args, Exit, VerbName } from './verbs.ts'
@@ -56,8 +57,11 @@ export interface Parts<Libvirt = unknown> {
   readonly ownFolder: string
   /** The templates of this host, or those in one folder. Throws `desired.not-trusted`, `host.denied`. */
   readonly templates: (folder?: string) => Promise<Catalogue>
-  /** The document of this host, or of one file. Throws `desired.missing`, `desired.invalid`, `host.denied`. */
-  readonly document: (file?: string) => Promise<ReadDocument>
+  /**
+   * The document of this host, with one more drop-in where one is given, or of one file. Throws `desired.missing`, `desired.invalid`,
+   * `host.denied`.
+   */
+  readonly document: (file?: string, dropIn?: DocumentFile) => Promise<ReadDocument>
   readonly lock: (who: string) => Promise<{ release(): Promise<void> }>
   /** Takes a place, a VM or an image for one job alone. Throws `job.busy`. */
   readonly hold: (what: string, who: string) => Promise<{ release(): Promise<void> }>
@@ -110,8 +114,15 @@ export interface Context<Libvirt = unknown> {
   readonly version: string
   readonly clock: () => number
   readonly signal: AbortSignal
-  /** `fresh`: the observation begins after this call. `file`: plan for this document. */
-  look(options: { readonly fresh: boolean; readonly file?: string | undefined }): Promise<View>
+  /**
+   * `fresh`: the observation begins after this call. `file`: plan for this document. `dropIn`: plan for the document of this host as it
+   * would be with this file, named as the others are (`host.d/…`).
+   */
+  look(options: {
+    readonly fresh: boolean
+    readonly file?: string | undefined
+    readonly dropIn?: DocumentFile | undefined
+  }): Promise<View>
   /** Lines of one apply; throws `apply.locked`, `desired.missing`, `desired.invalid` before the first. */
   apply(asked: AskedApply): AsyncGenerator<ApplyEvent>
   /** Lets the apply of this process stop after the step in hand; false when there is none. */
@@ -122,6 +133,7 @@ export interface Context<Libvirt = unknown> {
   readonly performer: Performer
   /** What the desired document of this host says of its VMs; nothing when there is none that is valid. */
   declaredMachines(): Promise<Readonly<Record<string, unknown>>>
+  readonly documentFolder: string
   readonly ownFolder: string
   readonly hold: (what: string) => Promise<{ release(): Promise<void> }>
   readonly jobs: Parts['jobs']
@@ -188,9 +200,9 @@ export function contextsOf<Libvirt>(
   let last: { readonly view: View; readonly digest: string; readonly begun: number } | null = null
   let applying: { readonly who: string; readonly sinceMs: number; readonly stop: () => void } | null = null
 
-  const read = async (file?: string) => {
+  const read = async (file?: string, dropIn?: DocumentFile) => {
     try {
-      return { ...(await parts.document(file)), problem: null }
+      return { ...(await parts.document(file, dropIn)), problem: null }
     } catch (error) {
       const problem = problemOf(error)
       return { desired: nothingDesired, digest: `${problem.code}: ${problem.message}`, problem }
@@ -275,6 +287,7 @@ export function contextsOf<Libvirt>(
     reader,
     performer,
     declaredMachines: async () => (await read()).desired.vms?.machines ?? {},
+    documentFolder: parts.documentFolder,
     ownFolder: parts.ownFolder,
     hold: (what) => parts.hold(what, who),
     jobs: parts.jobs,
@@ -282,9 +295,9 @@ export function contextsOf<Libvirt>(
     libvirt: parts.libvirt,
     ownLibvirt: parts.ownLibvirt,
     libvirtFolders: parts.libvirtFolders,
-    async look({ fresh, file }) {
-      if (file !== undefined) {
-        const document = await read(file)
+    async look({ fresh, file, dropIn }) {
+      if (file !== undefined || dropIn !== undefined) {
+        const document = await read(file, dropIn)
         if (document.problem)
           throw new HostError(document.problem.code, document.problem.message, document.problem)
         return observe(document)

@@ -14,15 +14,21 @@ export interface JobLine {
 /** Whether a line says which job it is that follows. */
 export const isJobLine = (line: object): line is JobLine => 'event' in line && line.event === 'job'
 
-/** A verb with its arguments as one would type it. */
+/** Whether a verb asked for like this is a job: one that would only show what it would do is none. */
+export const isJob = <N extends VerbName>(name: N, args: Args<N>): boolean =>
+  verbTable[name].job === true && !('plan' in args && args.plan === true)
+
+/** A verb with its arguments as one would type it, without what may be a secret. */
 export function typedAs<N extends VerbName>(name: N, args: Args<N>): string {
   const { operands } = verbTable[name]
   const words: string[] = []
   for (const [key, field] of Object.entries(fieldsOf(verbTable[name]))) {
     const value = args[key as keyof Args<N>] as boolean | string | readonly string[] | undefined
     const values = Array.isArray(value) ? value : value === undefined || value === false ? [] : [value]
+    const told = (one: boolean | string) =>
+      'untold' in field ? String(one).replace(/=.*/, '=(not told)') : String(one)
     for (const one of values)
-      words.push(...(key in operands ? [] : [`--${key}`]), ...(field.kind === 'switch' ? [] : [String(one)]))
+      words.push(...(key in operands ? [] : [`--${key}`]), ...(field.kind === 'switch' ? [] : [told(one)]))
   }
   return [name, ...words].join(' ')
 }

@@ -14,7 +14,7 @@ import type { Logger } from 'pino'
 import { HostError, type ProblemCode, problemOf } from '../../provisioning/problem.ts'
 import { checkedArgs, doorNeeded, unknownVerb, verbAt } from './arguments.ts'
 import type { AnswerModule, Context, SessionModule, StreamModule } from './context.ts'
-import { jobLines } from './job-lines.ts'
+import { isJob, jobLines } from './job-lines.ts'
 import type { BegunJob } from './jobs.ts'
 import { carrySession, refuseSession, sessionArgs, wantSession } from './session.ts'
 import { safeJson } from './terminal.ts'
@@ -256,11 +256,11 @@ export async function serve({ doorways, contextFor, load, log, idleMs }: Serving
     response.once('close', () => gone.abort())
     const who = whoOf(door, request)
     const context = contextFor(who, AbortSignal.any([gone.signal, ending.signal]))
-    const { schema, streams, job } = verbTable[name]
+    const { schema, streams } = verbTable[name]
     if (streams) {
       const { run, exitOf } = module as StreamModule<VerbName, object>
       const begin = { name, args, module: { run, exitOf }, context, begun: stayFor }
-      const lines = job
+      const lines = isJob(name, args)
         ? jobLines({ ...begin, contextFor: (signal) => contextFor(who, signal) })
         : run(context, args)
       await stream(response, lines, schema)

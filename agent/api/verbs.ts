@@ -2,6 +2,7 @@
 
 import { RISKS } from '../../provisioning/resource.ts'
 import { backupVerbs } from './backup-verbs.ts'
+import { creationVerbs } from './creation-verbs.ts'
 import { jobVerbs } from './job-verbs.ts'
 import { vmVerbs } from './vm-verbs.ts'
 
@@ -21,6 +22,7 @@ export type Exit = (typeof EXIT)[keyof typeof EXIT]
  * What may follow a flag, or stand as an operand. A choice can need a higher door than its verb (`doors`), and so can any other
  * field when it is given (`door`). With a `local` field the verb runs in the client; the root side refuses it. A `kept` field is
  * for the client alone and never sent. `many`: it may be given more than once, and an operand takes all words that are left.
+ * `untold`: it is KEY=VALUE, and the value may be a secret, so that no list of jobs shows it.
  */
 export type Field =
   | { readonly kind: 'switch'; readonly brief: string; readonly door?: Door }
@@ -40,6 +42,7 @@ export type Field =
       readonly local?: true
       readonly kept?: true
       readonly many?: true
+      readonly untold?: true
       readonly door?: Door
     }
 
@@ -440,6 +443,7 @@ const VERBS = {
     steps: true,
   },
   ...vmVerbs,
+  ...creationVerbs,
   ...backupVerbs,
   ...jobVerbs,
   record: {

@@ -86,6 +86,13 @@ export async function readDesiredFiles(folder: string): Promise<readonly [Docume
   return [first, ...files.filter((file) => file !== null)]
 }
 
+/** The files of a document with one more drop-in, or another in the place of one that is there. */
+export function withDropIn(files: readonly DocumentFile[], dropIn: DocumentFile): readonly DocumentFile[] {
+  const [first, ...others] = files.filter(({ path }) => path !== dropIn.path)
+  const dropIns = [...others, dropIn].sort((a, b) => (a.path < b.path ? -1 : 1))
+  return first === undefined ? dropIns : [first, ...dropIns]
+}
+
 /** One file that the caller names, whoever can write it. Throws `absent` when it is not there, `host.denied`, `host.unreadable`. */
 export async function readOne(path: string, absent: ProblemCode): Promise<DocumentFile> {
   const text = await orNull(path, readFile(path))

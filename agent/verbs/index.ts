@@ -26,6 +26,7 @@ const served = {
   'drives replace': () => import('./drives-replace.ts'),
   journal: () => import('./journal.ts'),
   stop: () => import('./stop.ts'),
+  'vm create': () => import('./vm-create.ts'),
   'vm backup': () => import('./vm-backup.ts'),
   'vm restore': () => import('./vm-restore.ts'),
   'vm backups': () => import('./vm-backups.ts'),

@@ -17,8 +17,6 @@ export type RestoreLine =
   | Progress
   | ({ readonly event: 'done'; readonly durationMs: number } & Restored)
 
-const fitName = /^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/
-
 /** Restores. Throws what `restore` throws, `request.invalid`, `job.busy`. */
 export async function* run(
   context: Context<Connection>,
@@ -27,15 +25,15 @@ export async function* run(
   const { vm, from, at = null, as = null, folder = null, overwrite } = args
   const invalid = (message: string) =>
     new HostError('request.invalid', message, { details: { verb: 'vm restore' } })
-  if (as !== null && !fitName.test(as))
-    throw invalid(`a VM is called by at most 63 letters, digits, ., _ or -, not ${JSON.stringify(as)}`)
   if (as === null && folder !== null) throw invalid('--folder is for another VM, made by --as')
   if (folder !== null && !folder.startsWith('/')) throw invalid(`--folder is an absolute path, not ${folder}`)
-  const [{ openPlace }, { restore }, { openChanges }] = await Promise.all([
+  const [{ wantFitName }, { openPlace }, { restore }, { openChanges }] = await Promise.all([
+    import('../vms/site.ts'),
     import('../vms/backup/place.ts'),
     import('../vms/backup/restore.ts'),
     import('../vms/changes.ts'),
   ])
+  if (as !== null) wantFitName(as, 'vm restore')
   const place = await openPlace(from, 'vm restore')
   const { clock, reader, performer, signal, ownFolder } = context
   const beganMs = clock()

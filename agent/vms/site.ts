@@ -30,14 +30,19 @@ export const fileOf = (path: string): string => path.slice(path.lastIndexOf('/')
 /** Whether a path is below a folder. */
 export const isBelow = (path: string, folder: string): boolean => path.startsWith(`${folder}/`)
 
-/** Throws `request.invalid` for what no VM may be called, `vm.name-taken` when one is called so. */
-export function wantFree(name: string, all: readonly DefinedVm[], verb: string): void {
+/** Throws `request.invalid` for what no VM may be called. */
+export function wantFitName(name: string, verb: string): void {
   if (!fitName.test(name))
     throw new HostError(
       'request.invalid',
       `a VM is called by at most 63 letters, digits, ., _ or -, with a letter or digit at both ends, not ${JSON.stringify(name)}`,
       { details: { verb } },
     )
+}
+
+/** Throws `request.invalid` for what no VM may be called, `vm.name-taken` when one is called so. */
+export function wantFree(name: string, all: readonly Pick<DefinedVm, 'name'>[], verb: string): void {
+  wantFitName(name, verb)
   if (all.some((one) => one.name === name))
     throw new HostError('vm.name-taken', `there is a VM ${name} already`, { details: { vm: name } })
 }

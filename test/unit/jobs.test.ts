@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { jobIds, readJob } from '../../agent/api/job-file.ts'
-import { typedAs } from '../../agent/api/job-lines.ts'
+import { isJob, typedAs } from '../../agent/api/job-lines.ts'
 import { Jobs, type JobWork } from '../../agent/api/jobs.ts'
 import { Rate } from '../../agent/api/progress.ts'
 import { lockHolder, takeHold, takeLock } from '../../agent/host/lock.ts'
@@ -203,6 +203,16 @@ t.test('what is held by a job is held by no other', async (t) => {
 })
 
 t.test('a job shows what was typed', (t) => {
+  const create = {
+    ...{ name: 'web-1', template: 'small', with: ['key=x=y'], set: ['cloudInit.userData=secret'] },
+    ...{ plan: false, declare: false, detach: false },
+  }
+  t.equal(
+    typedAs('vm create', create),
+    'vm create web-1 --template small --with key=(not told) --set cloudInit.userData=(not told)',
+  )
+  t.ok(isJob('vm create', create))
+  t.notOk(isJob('vm create', { ...create, plan: true }), 'what only shows what it would do is none')
   t.equal(typedAs('jobs follow', { job: 'abc123' }), 'jobs follow abc123')
   t.equal(
     typedAs('vm stop', {

@@ -1,0 +1,218 @@
+// What `vm create` and `vm import` share: a VM is declared in a drop-in of its own, checked and planned first, and then converged.
+
+import { basename, join } from 'node:path'
+import { HostError } from '../../provisioning/problem.ts'
+import type { Resource, Step } from '../../provisioning/resource.ts'
+import { homePool } from '../../provisioning/vms/names.ts'
+import type { ObservedVms } from '../../provisioning/vms/observe.ts'
+import type { Context } from '../api/context.ts'
+import { isProgress, type Progress } from '../api/progress.ts'
+import { paragraph, type Terminal } from '../api/terminal.ts'
+import { toldBy } from '../api/told.ts'
+import { EXIT, type Exit } from '../api/verbs.ts'
+import { createFile } from '../host/files.ts'
+import type { Connection } from '../node-libvirt/index.ts'
+import type { Declaration } from '../vms/declaration.ts'
+import {
+  type ApplyLine,
+  exitOf as applyExitOf,
+  live as applyLive,
+  linesOf,
+  render as renderApply,
+} from './apply.ts'
+import { progressText } from './job-progress.ts'
+import { commandText } from './wording.ts'
+
+/** One line of the answer. */
+export type DeclareLine =
+  | {
+      readonly event: 'planned'
+      readonly vm: string
+      readonly file: string
+      readonly text: string
+      readonly steps: readonly Pick<Step, 'id' | 'subject' | 'summary' | 'risk'>[]
+    }
+  | { readonly event: 'declared'; readonly vm: string; readonly file: string; readonly goesOn: boolean }
+  | Progress
+  | ApplyLine
+
+/** What is declared, and how far it goes. */
+export interface Declaring {
+  readonly verb: 'vm create' | 'vm import'
+  readonly name: string
+  readonly declaration: Declaration
+  readonly heading: string
+  /** `plan`: nothing is written. `declare`: it is written. `converge`: and done. */
+  readonly until: 'plan' | 'declare' | 'converge'
+}
+
+/** The resource with nothing to do but for one VM and the pools that it has files in. */
+const onlyOf = (vms: Resource<ObservedVms>, name: string): Resource<ObservedVms> => ({
+  ...vms,
+  plan(observed, desired) {
+    const machine = desired.vms?.machines[name]
+    const used =
+      desired.vms === undefined || machine === undefined
+        ? []
+        : [homePool(desired.vms, machine), ...Object.values(machine.disks).map(({ pool }) => pool)]
+    return vms.plan(
+      {
+        ...observed,
+        machines: observed.machines.filter((one) => one.name === name),
+        pools: observed.pools.filter((pool) => used.includes(pool.name)),
+      },
+      desired,
+    )
+  },
+})
+
+const pollMs = 500
+
+/** Tells how far the image of the step in hand is, by the file that grows; how to end that. */
+function watchImage(
+  { reader }: Pick<Context, 'reader'>,
+  { key }: { readonly key: string },
+  tell: (line: Progress) => void,
+): () => void {
+  const path = /^vms\.image (\/.*)$/.exec(key)?.[1]
+  if (path === undefined) return () => {}
+  const look = async () => {
+    const [part, record] = await Promise.all([
+      reader.facts(`${path}.part`),
+      reader.readText(`${path}.part.json`),
+    ])
+    if (part === null || record === null) return
+    const total = /"totalBytes":(\d+)/.exec(record)?.[1]
+    tell({
+      event: 'progress',
+      subject: basename(path),
+      doing: 'fetching',
+      doneBytes: part.sizeBytes,
+      totalBytes: total === undefined ? null : Number(total),
+    })
+  }
+  const timer = setInterval(() => {
+    // The step itself says what is wrong.
+    look().catch(() => undefined)
+  }, pollMs)
+  return () => clearInterval(timer)
+}
+
+/** Declares a VM, and goes as far as is asked. Throws before anything is written when it cannot come about. */
+export async function* declareVm(
+  context: Context<Connection>,
+  { verb, name, declaration, heading, until }: Declaring,
+): AsyncGenerator<DeclareLine> {
+  const [{ documentText, dropInOf }, { wantFree }, { openChanges }, { vms }] = await Promise.all([
+    import('../vms/declaration.ts'),
+    import('../vms/site.ts'),
+    import('../vms/changes.ts'),
+    import('../../provisioning/vms/index.ts'),
+  ])
+  wantFree(name, await context.reader.domains(), verb)
+  if (Object.hasOwn(await context.declaredMachines(), name))
+    throw new HostError('vm.name-taken', `the document declares a VM ${name} already`, {
+      details: { vm: name },
+    })
+  const [file, text] = [dropInOf(name), documentText(name, declaration, heading)]
+  const only = onlyOf(vms, name)
+  const { assessments, desired } = await context.look({ fresh: true, dropIn: { path: file, text } })
+  const seen = assessments.find(({ resource }) => resource === vms.id)
+  if (seen?.problem !== undefined)
+    throw new HostError(seen.problem.code, seen.problem.message, { details: { ...seen.problem.details } })
+  const steps = only.plan(seen?.observed as ObservedVms, desired)
+  const blocked = steps.find((step) => step.blocked !== undefined)?.blocked
+  if (blocked !== undefined)
+    throw new HostError(blocked.code, blocked.message, { details: { ...(blocked.details as object) } })
+  const path = join(context.documentFolder, file)
+  if (until === 'plan') {
+    yield {
+      event: 'planned',
+      vm: name,
+      file: path,
+      text,
+      steps: steps.map(({ id, subject, summary, risk }) => ({
+        ...{ id, summary, risk },
+        ...(subject !== undefined && { subject }),
+      })),
+    }
+    return
+  }
+  const changes = await openChanges(context, `${verb} ${name}`, 'safe')
+  let outcome = 'failed'
+  try {
+    await changes.make(
+      {
+        word: 'declare',
+        vm: name,
+        summary: `in ${path}`,
+        risk: 'safe',
+        // It may hold what only root may read; the file is there to be read.
+        actions: [],
+      },
+      async () => {
+        if (!(await createFile(path, text, 0o600)))
+          throw new HostError('file.exists', `${path} is there already`, { details: { path } })
+      },
+    )
+    outcome = 'done'
+  } finally {
+    await changes.end(outcome)
+  }
+  yield { event: 'declared', vm: name, file: path, goesOn: until === 'converge' }
+  if (until === 'declare') return
+  const applied = linesOf(context.apply({ allow: 'safe', only: vms.id, instead: only as Resource }), (risk) =>
+    commandText(['garrison', 'apply', '--only', vms.id, '--allow', risk]),
+  )
+  yield* toldBy<DeclareLine>(async (tell) => {
+    let unwatch = () => {}
+    try {
+      for await (const line of applied) {
+        unwatch()
+        tell(line)
+        if (line.event === 'step-started') unwatch = watchImage(context, line, tell)
+      }
+    } finally {
+      unwatch()
+    }
+  })
+}
+
+/** A line in words. */
+export function render(line: DeclareLine, terminal: Terminal): string | null {
+  if (isProgress(line)) return null
+  switch (line.event) {
+    case 'planned':
+      return [
+        `${line.file} would be:`,
+        ...line.text
+          .trimEnd()
+          .split('\n')
+          .map((one) => `  ${one}`),
+        'Then would be done:',
+        ...line.steps.map(({ id, subject, summary }) =>
+          paragraph(`  ${[id, subject].filter(Boolean).join(' ')}`, summary, 16),
+        ),
+      ].join('\n')
+    case 'declared':
+      return paragraph(
+        '',
+        `${line.vm} is declared in ${line.file}.${line.goesOn ? '' : ' garrison plan shows what garrison apply will do.'}`,
+        0,
+      )
+    default:
+      return renderApply(line, terminal)
+  }
+}
+
+/** What is going on until the next line. */
+export const live = (line: DeclareLine): string | null => {
+  if (isProgress(line)) return progressText(line)
+  return line.event === 'planned' || line.event === 'declared' ? null : applyLive(line)
+}
+
+/** 0 when it is planned or declared, then as `apply`. */
+export function exitOf(line: DeclareLine): Exit | null {
+  if (isProgress(line)) return null
+  return line.event === 'planned' || line.event === 'declared' ? EXIT.done : applyExitOf(line)
+}

@@ -1,0 +1,59 @@
+// A VM as a person would declare it: from words of a command line, from what another host exported, or from its definition.
+
+import { parse, stringify, YAMLParseError } from 'yaml'
+import { HostError } from '../../provisioning/problem.ts'
+
+/** What stands below `vms.machines.NAME` in a document. */
+export type Declaration = { [key: string]: unknown }
+
+const isMap = (value: unknown): value is Declaration =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+/** `KEY=VALUE`: a dotted key and a value as YAML has it. Throws `request.invalid`. */
+function assignment(word: string, flag: string, verb: string): readonly [readonly string[], unknown] {
+  const invalid = (why: string) =>
+    new HostError('request.invalid', `--${flag} ${word}: ${why}`, { details: { verb } })
+  const at = word.indexOf('=')
+  if (at < 1) throw invalid('it must be KEY=VALUE')
+  const keys = word.slice(0, at).split('.')
+  if (!keys.every((key) => /^[A-Za-z0-9][\w-]*$/.test(key)))
+    throw invalid('a key is words of letters, digits, _ and -, with a dot between them')
+  try {
+    return [keys, parse(word.slice(at + 1), { schema: 'core', uniqueKeys: true })]
+  } catch (error) {
+    if (error instanceof YAMLParseError)
+      throw invalid(`its value is no YAML: ${error.message.split('\n')[0]}`)
+    throw error
+  }
+}
+
+/** Sets what words say, in their order, each below the maps that its key names. Throws `request.invalid`. */
+export function withWords(
+  declaration: Declaration,
+  words: readonly string[],
+  flag: string,
+  verb: string,
+): Declaration {
+  const whole = structuredClone(declaration)
+  for (const word of words) {
+    const [keys, value] = assignment(word, flag, verb)
+    const last = keys.at(-1) ?? ''
+    let below = whole
+    for (const key of keys.slice(0, -1)) {
+      const next = Object.hasOwn(below, key) ? below[key] : {}
+      if (!isMap(next))
+        throw new HostError('request.invalid', `--${flag} ${word}: ${key} is no map`, { details: { verb } })
+      below[key] = next
+      below = next
+    }
+    below[last] = value
+  }
+  return whole
+}
+
+/** Where a declared VM is in the folder of the document. */
+export const dropInOf = (name: string): string => `host.d/vm-${name}.yaml`
+
+/** A document that declares one VM. `heading` says where it came from, in a line. */
+export const documentText = (name: string, declaration: Declaration, heading: string): string =>
+  `# ${heading.replace(/[\r\n]+/g, ' ')}\n${stringify({ vms: { machines: { [name]: declaration } } }, { lineWidth: 100 })}`
