@@ -31,10 +31,10 @@ export const creationVerbs = {
     help: 'Writes host.d/vm-NAME.yaml beside the desired document, from a template or from what --set says, and then does what that asks for, of this VM alone. It is checked and planned first: what is not valid or would be blocked is refused, and nothing is written. Values are as in YAML.',
     examples: [
       [
-        'garrison vm create web-1 --template linux-server --with image=/srv/i.qcow2 --plan',
+        'garrison vm create web-1 --template small --with image=/i.qcow2 --plan',
         'what it would be; garrison template show tells the parameters',
       ],
-      ['garrison vm create db-1 --set cpus=4 --set memory=8GiB --set disks.root.size=20GiB', 'without one'],
+      ['garrison vm create db-1 --set memory=8GiB --set disks.root.size=20GiB', 'without one'],
     ],
     operands: {
       name: { kind: 'text', placeholder: 'NAME', brief: 'what it is called', required: true },
