@@ -8,7 +8,7 @@
 import type { Desired } from './desired.ts'
 import type { ActionOutcome, HostReader, JournalWriter, Performer, Request } from './host.ts'
 import { HostError, type ProblemCode, type ProblemReport, problemOf } from './problem.ts'
-import { type Assessment, type Resource, RISKS, type Step, stepKey } from './resource.ts'
+import { type Action, type Assessment, type Resource, RISKS, type Step, stepKey } from './resource.ts'
 
 /** What looking at a host takes. `clock` gives epoch milliseconds. */
 export interface Look {
@@ -46,6 +46,8 @@ export type Outcome = 'settled' | 'blocked' | 'unknown' | 'failed' | 'stopped' |
 export type EngineEvent =
   | { readonly event: 'assessed'; readonly assessments: readonly Assessment[] }
   | { readonly event: 'step-started'; readonly resource: string; readonly key: string; readonly step: Step }
+  /** The step has changed the network and now waits for witnesses; without them it is undone after the deadline. */
+  | { readonly event: 'step-confirming'; readonly resource: string; readonly key: string }
   | {
       readonly event: 'step-done'
       readonly resource: string
@@ -212,6 +214,23 @@ function outcomeOf(
   return left.some(({ reason }) => reason !== 'not-asked') ? 'drifted' : 'settled'
 }
 
+/** The problem of a step whose beginning has been undone; that this failed as well is told with it. */
+async function undone(
+  problem: ProblemReport,
+  otherwise: readonly Action[],
+  performer: Performer,
+): Promise<ProblemReport> {
+  try {
+    for (const action of otherwise) await performer.perform(action)
+    return problem
+  } catch (error) {
+    return {
+      ...problem,
+      message: `${problem.message}; and it could not be undone: ${problemOf(error).message}`,
+    }
+  }
+}
+
 const triesUntilStuck = 3
 
 /**
@@ -289,9 +308,15 @@ export async function* converge(options: Convergence): AsyncGenerator<EngineEven
       await journal.append({ ...stamp(), kind: 'step-started', key, resource: resource.id, step })
       begun = true
       try {
-        for (const action of step.actions) outcomes.push(await performer.perform(action))
+        for (const action of step.actions) {
+          // Before the wait and not in it: this line is data that the caller's own session has to carry.
+          if (action.kind === 'undo' && action.operation === 'confirm')
+            yield { event: 'step-confirming', resource: resource.id, key }
+          outcomes.push(await performer.perform(action))
+        }
       } catch (error) {
         problem = problemOf(error)
+        if (outcomes.length > 0 && step.otherwise) problem = await undone(problem, step.otherwise, performer)
       }
     }
     const durationMs = clock() - beganMs

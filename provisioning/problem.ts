@@ -543,6 +543,40 @@ export const PROBLEMS = {
     remedy:
       'See garrison template list for those that are there; your own belong in /etc/garrison/templates, each ending in .yaml.',
   },
+  'undo.damaged': {
+    meaning:
+      'What was saved before a change to the network cannot be read, so it cannot be put back by itself.',
+    remedy:
+      'Look at the file named in the message: it names each file with its content in base64. Put them back by hand, then remove it.',
+  },
+  'undo.incomplete': {
+    meaning: 'A change to the network could not be undone whole.',
+    remedy:
+      'See garrison network pending and journalctl -u garrison-network-undo for what failed; mend that, then run garrison network undo.',
+    retry: true,
+  },
+  'undo.nothing-pending': {
+    meaning: 'No change to the network waits to be confirmed.',
+    remedy: 'See garrison network pending for what became of the last one.',
+  },
+  'undo.pending': {
+    meaning:
+      'An earlier change to the network is neither confirmed nor undone yet, and only one may be so at a time.',
+    remedy:
+      'See garrison network pending; keep it with garrison network confirm, undo it with garrison network undo, or wait for its deadline.',
+    retry: true,
+  },
+  'undo.unarmed': {
+    meaning: 'The undo of a change to the network could not be made ready, so the change was not begun.',
+    remedy:
+      'Let the undo be started at boot (systemctl unmask garrison-network-undo.service, then enable it), then run garrison apply again.',
+  },
+  'undo.undone': {
+    meaning:
+      'A change to the network was not confirmed by its deadline, so the old configuration was put back.',
+    remedy:
+      'Mend what the message names in the desired document or in the network. If the change is right though nobody can testify, apply again and type garrison network confirm from a second session.',
+  },
   'vm.array-failed': {
     meaning: 'The files of the VM are on an array that has lost more members than it can do without.',
     remedy:

@@ -67,6 +67,7 @@ export type Action =
   | { readonly kind: 'reboot' }
   | DomainAction
   | PoolAction
+  | UndoAction
   /**
    * Fetches a file whole: a path, an http(s) URL or `s3://BUCKET/KEY`. Goes on where an earlier try was cut off, and gives the file
    * its name only when its content is what the checksum (`sha256:…`, `sha512:…`) says. A file that is there already is verified.
@@ -108,6 +109,42 @@ export type PoolAction = { readonly kind: 'pool'; readonly name: string } & (
   | { readonly operation: 'autostart'; readonly enabled: boolean }
 )
 
+/** Something other than the agent that can testify that the host is reached after a change to its network. */
+export type Witness =
+  /** An SSH session that was in use before the change has carried data since; not asked where there was none. */
+  | { readonly kind: 'session' }
+  /** The address answers ARP or NDP on the interface. */
+  | { readonly kind: 'neighbour'; readonly device: string; readonly address: string }
+
+/** A program that makes the host use files again which were put back. It must do no harm when run twice. */
+export interface Reload {
+  readonly argv: readonly [string, ...string[]]
+  readonly deadlineMs: number
+  /** Exit codes that mean success; `[0]` when absent. */
+  readonly exits?: readonly number[]
+}
+
+/** What keeps a change to the network from cutting the host off; `guarded` (undo.ts) puts these around the actions of a step. */
+export type UndoAction = { readonly kind: 'undo' } & (
+  | {
+      /**
+       * Saves the files as they are, absent ones too, and sees to it that they are put back and `reload` is run when the deadline
+       * has passed, or the host starts again, with or without this agent. `undo.pending` while another change is unconfirmed.
+       */
+      readonly operation: 'arm'
+      readonly summary: string
+      readonly files: readonly string[]
+      readonly reload: readonly Reload[]
+      readonly deadlineMs: number
+    }
+  /** The change is made: what a witness sees counts from here. */
+  | { readonly operation: 'mark' }
+  /** Waits until the witnesses have testified, or a person has, and disarms. `undo.undone` when the deadline came first. */
+  | { readonly operation: 'confirm'; readonly witnesses: readonly Witness[] }
+  /** Puts back at once what is armed; nothing when nothing is. */
+  | { readonly operation: 'restore' }
+)
+
 /** Why a step cannot be performed, in the words of the problem table. */
 export interface Blocked {
   readonly code: ProblemCode
@@ -131,6 +168,8 @@ export interface Step {
   readonly actions: readonly Action[]
   readonly after?: readonly string[]
   readonly blocked?: Blocked
+  /** Performed when an action failed after the first was performed: what the first armed is undone at once. */
+  readonly otherwise?: readonly Action[]
   readonly claims?: readonly string[]
 }
 

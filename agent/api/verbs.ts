@@ -4,6 +4,7 @@ import { RISKS } from '../../provisioning/resource.ts'
 import { backupVerbs } from './backup-verbs.ts'
 import { creationVerbs } from './creation-verbs.ts'
 import { jobVerbs } from './job-verbs.ts'
+import { networkVerbs } from './network-verbs.ts'
 import { vmVerbs } from './vm-verbs.ts'
 
 /** Whose socket a verb needs, in rising order; `local` verbs run in the client and are never asked of the root side. */
@@ -102,6 +103,7 @@ const applyLines = {
   started: 'who asked, what is allowed and the id of the apply in the journal',
   assessed: 'the standing of each resource, and how many steps are planned',
   'step-started': 'resource, key, summary, risk and reason of the step that begins',
+  'step-confirming': 'resource and key of the step that has changed the network and waits for witnesses',
   'step-done':
     'resource, key and summary of the step, how long it and its actions took (durationMs, actionsMs)',
   'step-failed': 'resource, key, durationMs and the problem',
@@ -446,6 +448,7 @@ const VERBS = {
   ...creationVerbs,
   ...backupVerbs,
   ...jobVerbs,
+  ...networkVerbs,
   record: {
     brief: 'write what this host answers into a folder',
     help: 'Observes once and writes every query with its answer into DIR, which must not exist yet. As root it sees everything; as anybody else the refusals are recorded too. Read the files before you send them: they name serials, mounts and packages.',

@@ -13,6 +13,7 @@ import {
   rename,
   rmdir,
   stat,
+  symlink,
   unlink,
 } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
@@ -100,8 +101,19 @@ export async function makeFolder(path: string, { mode, uid, gid }: FolderOptions
   }
 }
 
+/** Numeric owner and group. */
+export interface Owner {
+  readonly uid: number
+  readonly gid: number
+}
+
 /** Writes `content` to a new file that did not exist, flushed to the disk; removes it again when that fails. */
-async function writeNew(path: string, content: string, mode: number): Promise<void> {
+async function writeNew(
+  path: string,
+  content: string | Uint8Array,
+  mode: number,
+  owner?: Owner,
+): Promise<void> {
   const file = await open(
     path,
     constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
@@ -109,6 +121,8 @@ async function writeNew(path: string, content: string, mode: number): Promise<vo
   )
   try {
     await file.writeFile(content)
+    // Before the mode, whose set-id bits it clears.
+    if (owner !== undefined) await file.chown(owner.uid, owner.gid)
     await file.chmod(mode)
     await file.sync()
   } catch (error) {
@@ -140,14 +154,19 @@ async function sweep(path: string): Promise<void> {
  * Replaces a file whole or not at all: temporary file beside it, fsync, rename, fsync of the folder. Missing parent folders are
  * made (0755). Of a link, the file that it leads to is replaced. On failure the last good file is untouched and nothing is left beside it. One writer per path at a time.
  */
-export async function replaceFile(path: string, content: string, mode: number): Promise<void> {
+export async function replaceFile(
+  path: string,
+  content: string | Uint8Array,
+  mode: number,
+  owner?: Owner,
+): Promise<void> {
   try {
     await makeFolders(dirname(path))
     // A link stays a link: an administrator put it there so that the file is found elsewhere.
     const real = (await realpath(path).catch(absent)) ?? path
     const temporary = temporaryName(real)
     await sweep(real)
-    await writeNew(temporary, content, mode)
+    await writeNew(temporary, content, mode, owner)
     try {
       await rename(temporary, real)
     } catch (error) {
@@ -157,6 +176,40 @@ export async function replaceFile(path: string, content: string, mode: number): 
     await syncFolder(dirname(real))
   } catch (error) {
     throw fileError('write', path, error)
+  }
+}
+
+/** Makes `path` a link to `target`, in the place of a file or link that is there; a crash leaves the one or the other. */
+export async function replaceLink(path: string, target: string): Promise<void> {
+  const temporary = temporaryName(path)
+  try {
+    await makeFolders(dirname(path))
+    await sweep(path)
+    await symlink(target, temporary)
+    try {
+      await rename(temporary, path)
+    } catch (error) {
+      await unlink(temporary)
+      throw error
+    }
+    await syncFolder(dirname(path))
+  } catch (error) {
+    throw fileError('link', path, error)
+  }
+}
+
+/**
+ * Gives a file another name in its folder, replacing what has it; false when it is not there (any more). Of several processes that
+ * try at once, one gets true: rename(2) of the same source succeeds once.
+ */
+export async function takeFile(from: string, to: string): Promise<boolean> {
+  try {
+    await rename(from, to)
+    await syncFolder(dirname(to))
+    return true
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false
+    throw fileError('take', from, error)
   }
 }
 

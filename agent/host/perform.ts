@@ -14,6 +14,9 @@ import { fetchFile } from './fetch.ts'
 import { errnoOf, makeFolder, moveFile, removeFile, replaceFile } from './files.ts'
 import { performDomain, performPool, type ToLibvirt } from './libvirt-perform.ts'
 import type { Claims } from './linux-host.ts'
+import { performUndo, type UndoParts } from './undo.ts'
+import { undoFolder } from './undo-saved.ts'
+import { systemdTimer } from './undo-timer.ts'
 
 type Of<Kind extends Action['kind']> = Extract<Action, { kind: Kind }>
 
@@ -22,6 +25,8 @@ export interface LinuxPerformerOptions {
   readonly reader: HostReader
   readonly claims: Claims
   readonly libvirt: ToLibvirt
+  /** Where changes to the network are kept until they are confirmed, and what counts their deadlines. */
+  readonly undo?: Pick<UndoParts, 'folder' | 'timer'>
 }
 
 const pollMs = 250
@@ -44,6 +49,8 @@ export function summaryOf(action: Action): string {
     case 'domain':
     case 'pool':
       return `${action.operation} ${action.kind} ${action.name}`
+    case 'undo':
+      return `${action.operation} undo`
     case 'fetch':
       return `fetch ${action.source} to ${action.path}`
   }
@@ -163,11 +170,14 @@ export class LinuxPerformer implements Performer {
   readonly #reader: HostReader
   readonly #claims: Claims
   readonly #libvirt: ToLibvirt
+  readonly #undo: UndoParts
 
-  constructor({ reader, claims, libvirt }: LinuxPerformerOptions) {
+  constructor({ reader, claims, libvirt, undo }: LinuxPerformerOptions) {
     this.#reader = reader
     this.#claims = claims
     this.#libvirt = libvirt
+    const { folder, timer } = undo ?? { folder: undoFolder, timer: systemdTimer }
+    this.#undo = { folder, timer, reader, run: (action) => this.#run(action) }
   }
 
   readonly #kinds: {
@@ -205,6 +215,10 @@ export class LinuxPerformer implements Performer {
     pool: async (action) => {
       await performPool(this.#libvirt, action)
       return {}
+    },
+    undo: async (action) => {
+      const told = await performUndo(this.#undo, action)
+      return told === null ? {} : { stderrTail: told }
     },
     fetch: (action) => this.#fetch(action),
   }

@@ -87,6 +87,8 @@ const forms: Readonly<Record<string, readonly Form[]>> = {
       operands: word,
     }),
   ),
+  // Without an address family and with --kill it ends connections.
+  ss: [{ options: '--no-header --tcp --numeric --info --oneline --processes' }],
   findmnt: [
     {
       options:

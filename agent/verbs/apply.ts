@@ -25,7 +25,7 @@ interface Left extends Leftover {
 
 /** One line of the answer. Durations in milliseconds. */
 export type ApplyLine =
-  | Extract<ApplyEvent, { event: 'started' | 'step-done' | 'step-failed' }>
+  | Extract<ApplyEvent, { event: 'started' | 'step-confirming' | 'step-done' | 'step-failed' }>
   | {
       readonly event: 'assessed'
       readonly steps: number
@@ -112,6 +112,9 @@ export const run = (context: Context, { allow, only }: Args<'apply'>): AsyncGene
 
 const keyColumn = 16
 
+const confirmingText =
+  'changed; undone soon unless the host is seen to be reached. By hand: garrison network confirm'
+
 function stepFailedText(
   terminal: Terminal,
   { key, problem, durationMs }: Extract<ApplyLine, { event: 'step-failed' }>,
@@ -175,6 +178,8 @@ export function render(line: ApplyLine, terminal: Terminal): string | null {
       return null
     case 'step-started':
       return terminal.live ? null : paragraph(line.key, line.summary, keyColumn)
+    case 'step-confirming':
+      return paragraph(line.key, confirmingText, keyColumn)
     case 'step-done': {
       const took = `${duration(line.durationMs)}  ${paint(terminal, 'good', 'done')}`
       return withTail(paragraph(line.key, terminal.live ? line.summary : '', keyColumn), took)
@@ -190,6 +195,7 @@ export function render(line: ApplyLine, terminal: Terminal): string | null {
 export function live(line: ApplyLine): string | null {
   if (line.event === 'started') return 'looking at the host'
   if (line.event === 'finished') return null
+  if (line.event === 'step-confirming') return `${line.key}  waiting for a witness`
   return line.event === 'step-started' ? `${line.key}  ${line.summary}` : 'looking at the host again'
 }
 

@@ -11,7 +11,9 @@ import type {
   Risk,
   Severity,
   Standing,
+  UndoAction,
 } from '../../provisioning/resource.ts'
+import { witnessText } from '../../provisioning/undo.ts'
 import { count, duration, paint, paragraph, type Style, type Terminal } from '../api/terminal.ts'
 
 /** The colour of a standing. */
@@ -67,6 +69,21 @@ const octal = (mode: number): string => `0${mode.toString(8)}`
 const linesOf = ({ mode, content }: Extract<Action, { kind: 'write' }>): string =>
   (mode & 0o077) === 0 ? '' : `, ${count(content.split('\n').length - 1, 'line')}`
 
+function undoText(action: UndoAction): string {
+  switch (action.operation) {
+    case 'arm':
+      return `arm, outside the agent: in ${duration(action.deadlineMs)} put back ${action.files.join(', ')}${action.reload.map(({ argv }) => `; ${commandText(argv)}`).join('')}`
+    case 'mark':
+      return 'note what each SSH session has carried so far'
+    case 'confirm':
+      return action.witnesses.length === 0
+        ? 'wait for garrison network confirm, then disarm'
+        : `wait for ${action.witnesses.map(witnessText).join(' and ')} or garrison network confirm, then disarm`
+    case 'restore':
+      return 'undo now what is armed'
+  }
+}
+
 /** An action in words, complete enough to know what would run. */
 export function actionText(action: Action): string {
   switch (action.kind) {
@@ -98,6 +115,8 @@ export function actionText(action: Action): string {
         return `grow disk ${action.target} of ${what} to ${action.sizeBytes} bytes`
       return `${action.operation} ${what}`
     }
+    case 'undo':
+      return undoText(action)
     case 'fetch':
       return `fetch ${action.source} to ${action.path}`
   }

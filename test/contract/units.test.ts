@@ -44,6 +44,7 @@ async function settingsOf(unit: string): Promise<Record<string, string>> {
 t.test('systemd reads every unit without a word', async (t) => {
   t.strictSame(units, [
     'garrison-admin.socket',
+    'garrison-network-undo.service',
     'garrison-operate.service',
     'garrison-operate.socket',
     'garrison-read.socket',

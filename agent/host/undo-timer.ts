@@ -1,0 +1,56 @@
+// The deadline of a change to the network, outside this process: a transient timer of systemd, and the unit that undoes at boot.
+
+import { HostError } from '../../provisioning/problem.ts'
+import { type Argv, execute, lastLines } from './exec.ts'
+
+/** What ends a change that nobody confirms, whatever becomes of this process. */
+export interface UndoTimer {
+  /** Begins to count. Throws `undo.unarmed` when it would not come, or nothing would undo at boot. */
+  start(deadlineMs: number): Promise<void>
+  isRunning(): Promise<boolean>
+  stop(): Promise<void>
+  /** Undoes now and returns when that has been done. Throws `undo.incomplete`. */
+  restoreNow(): Promise<void>
+}
+
+const unit = 'garrison-network-undo'
+const notLoaded = 5
+const restoreMs = 180_000
+
+const systemctl = (...args: readonly string[]): Argv => ['/usr/bin/systemctl', ...args]
+
+const run = (argv: Argv, deadlineMs = 20_000) => execute(argv, { deadlineMs, keep: 'tail' })
+
+/** The timer of systemd. */
+export const systemdTimer: UndoTimer = {
+  async start(deadlineMs) {
+    // Enabled on disk before the change: after a power cut nothing else is left to undo it.
+    const enabled = await run(systemctl('is-enabled', `${unit}.service`))
+    if (enabled.exit !== 0)
+      throw new HostError(
+        'undo.unarmed',
+        `${unit}.service is not enabled (${lastLines(enabled.stdout || enabled.stderr, 1)}), so a restart of the host would not undo the change`,
+      )
+    await this.stop()
+    const { exit, stderr } = await run([
+      '/usr/bin/systemd-run',
+      `--unit=${unit}.service`,
+      `--on-active=${deadlineMs}ms`,
+      '--timer-property=AccuracySec=100ms',
+      '--quiet',
+    ])
+    if (exit !== 0) throw new HostError('undo.unarmed', `the timer was refused: ${lastLines(stderr, 1)}`)
+  },
+  async isRunning() {
+    return (await run(systemctl('is-active', '--quiet', `${unit}.timer`))).exit === 0
+  },
+  async stop() {
+    const { exit, stderr } = await run(systemctl('stop', `${unit}.timer`))
+    if (exit !== 0 && exit !== notLoaded)
+      throw new HostError('action.failed', `${unit}.timer could not be stopped: ${lastLines(stderr, 1)}`)
+  },
+  async restoreNow() {
+    const { exit, stderr } = await run(systemctl('start', `${unit}.service`), restoreMs)
+    if (exit !== 0) throw new HostError('undo.incomplete', `${unit}.service failed: ${lastLines(stderr, 1)}`)
+  },
+}

@@ -1,0 +1,171 @@
+// Performs undo actions: arms a change to the network, hears the witnesses, and disarms; the undoing itself needs none of this.
+//
+// INVARIANTS
+// - The timer runs before `armed.json` is there and until after it is gone: at no moment is a change armed without a deadline.
+// - After a power cut `armed.json` alone suffices: garrison-network-undo.service looks for it before the network is begun.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { HostReader } from '../../provisioning/host.ts'
+import { ipNeighbours, parseNeighbours } from '../../provisioning/link/ip.ts'
+import {
+  carriedAgain,
+  lively,
+  parseSessions,
+  type Session,
+  ssConnections,
+  ssPrograms,
+} from '../../provisioning/link/ss.ts'
+import { HostError } from '../../provisioning/problem.ts'
+import type { Action, UndoAction, Witness } from '../../provisioning/resource.ts'
+import { confirmed, type Testimony, witnessText } from '../../provisioning/undo.ts'
+import {
+  assertNonePending,
+  keepChange,
+  readArmed,
+  readEnded,
+  readMark,
+  readRestoring,
+  saved,
+  writeArmed,
+  writeMark,
+} from './undo-saved.ts'
+import type { UndoTimer } from './undo-timer.ts'
+
+type Neighbour = Extract<Witness, { kind: 'neighbour' }>
+type Run = Extract<Action, { kind: 'run' }>
+
+/** What performing takes. `run` starts a program in a unit of its own, where it may change the network. */
+export interface UndoParts {
+  readonly folder: string
+  readonly reader: HostReader
+  readonly timer: UndoTimer
+  readonly run: (action: Run) => Promise<{ readonly exit?: number }>
+}
+
+const pollMs = 250
+/** How long after the deadline the undoing may take before nobody waits for it any more. */
+const undoingMs = 60_000
+
+async function sessions(reader: HostReader): Promise<readonly Session[]> {
+  for (const program of ssPrograms)
+    try {
+      return parseSessions((await reader.query(ssConnections(program))).stdout)
+    } catch (error) {
+      if (!(error instanceof HostError && error.code === 'host.tool-missing')) throw error
+    }
+  return []
+}
+
+const inUnit = (argv: Run['argv'], exits: readonly number[]): Run => ({
+  kind: 'run',
+  argv,
+  deadlineMs: 10_000,
+  exits,
+  unit: true,
+})
+
+/** Forgets what is known of a neighbour, so that what is known afterwards was said afterwards. */
+const forget = ({ run }: UndoParts, { address, device }: Neighbour) =>
+  run(inUnit(['/usr/sbin/ip', 'neighbour', 'flush', 'to', address, 'dev', device], [0, 1, 255]))
+
+async function neighbourAnswers({ run, reader }: UndoParts, { address, device }: Neighbour) {
+  // A gateway need not answer pings; to send one, its link address has to be asked for.
+  const echo = ['/usr/bin/ping', '-n', '-q', '-c', '1', '-W', '1', '-I', device, '--', address] as const
+  if ((await run(inUnit(echo, [0, 1, 2]))).exit === 0) return true
+  const { stdout } = await reader.query(ipNeighbours())
+  return parseNeighbours(stdout).some(
+    (one) => one.address === address && one.device === device && one.conditions.includes('REACHABLE'),
+  )
+}
+
+async function arm(parts: UndoParts, action: Extract<UndoAction, { operation: 'arm' }>): Promise<void> {
+  const { folder, reader, timer } = parts
+  const { files: paths, summary, reload, deadlineMs } = action
+  await assertNonePending(folder)
+  const used = lively(await sessions(reader))
+  const armed = await saved({ paths, summary, reload, deadlineMs, sessions: used }, await reader.now())
+  await timer.start(deadlineMs)
+  await writeArmed(folder, armed)
+  // A disk that took its time has used the deadline up.
+  if (!(await timer.isRunning())) {
+    await keepChange(folder, 'nothing was changed yet', await reader.now())
+    throw new HostError('undo.unarmed', 'the timer had ended before the change could begin')
+  }
+}
+
+const lost = (summary: string, missing: string): HostError =>
+  new HostError('undo.undone', `${summary}: undone, because ${missing}`)
+
+/** Waits for what became of a change that somebody else has taken. */
+async function becameOf(folder: string, id: string, missing: string, summary: string): Promise<string> {
+  for (const endMs = performance.now() + undoingMs; performance.now() < endMs; await sleep(pollMs)) {
+    const ended = await readEnded(folder)
+    if (ended?.id === id) {
+      if (ended.outcome === 'confirmed') return ended.by
+      throw lost(summary, missing)
+    }
+  }
+  const restoring = await readRestoring(folder)
+  throw new HostError(
+    'undo.incomplete',
+    restoring ? `${summary}: it is still being undone` : `${summary}: nothing tells what became of it`,
+  )
+}
+
+async function hear(parts: UndoParts, witness: Witness, used: readonly Session[]): Promise<Testimony> {
+  if (witness.kind === 'neighbour')
+    return { witness, said: (await neighbourAnswers(parts, witness)) ? 'seen' : 'silent' }
+  if (used.length === 0) return { witness, said: 'absent' }
+  const [mark, now] = [await readMark(parts.folder), await sessions(parts.reader)]
+  return { witness, said: carriedAgain(used, mark, now) ? 'seen' : 'silent' }
+}
+
+/** Waits for the witnesses; answers who confirmed. Throws `undo.undone`. */
+async function confirm(parts: UndoParts, witnesses: readonly Witness[]): Promise<string> {
+  const { folder, timer, reader } = parts
+  const armed = await readArmed(folder)
+  const tooLong = 'making it took longer than its deadline'
+  if (armed === null) throw lost('the change', tooLong)
+  const { id, summary } = armed
+  for (const witness of witnesses) if (witness.kind === 'neighbour') await forget(parts, witness)
+  const heard = new Map<Witness, Testimony>()
+  const missing = (): string => {
+    const silent = witnesses.filter((one) => heard.get(one)?.said !== 'seen')
+    return silent.length === 0
+      ? 'nobody could testify'
+      : `${silent.map(witnessText).join(', ')} did not answer`
+  }
+  while ((await readArmed(folder))?.id === id) {
+    for (const witness of witnesses)
+      if (heard.get(witness)?.said !== 'seen') heard.set(witness, await hear(parts, witness, armed.sessions))
+    if (witnesses.length > 0 && confirmed([...heard.values()])) {
+      const by = witnesses
+        .filter((one) => heard.get(one)?.said === 'seen')
+        .map(witnessText)
+        .join(', ')
+      if (!(await keepChange(folder, by, await reader.now()))) break
+      await timer.stop()
+      return by
+    }
+    await sleep(pollMs)
+  }
+  return becameOf(folder, id, missing(), summary)
+}
+
+/** Performs one undo action; what to tell of it, if anything. Throws codes that begin with `undo.`. */
+export async function performUndo(parts: UndoParts, action: UndoAction): Promise<string | null> {
+  switch (action.operation) {
+    case 'arm':
+      await arm(parts, action)
+      return null
+    case 'mark':
+      await writeMark(parts.folder, await sessions(parts.reader))
+      return null
+    case 'confirm':
+      return `confirmed by ${await confirm(parts, action.witnesses)}`
+    case 'restore':
+      if ((await readArmed(parts.folder)) ?? (await readRestoring(parts.folder)))
+        await parts.timer.restoreNow()
+      return null
+  }
+}

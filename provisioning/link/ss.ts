@@ -1,0 +1,64 @@
+// The SSH sessions of the host as ss (iproute2) tells them, with how much of what was sent has been acknowledged from afar.
+
+/** One established SSH connection from outside. `local` and `peer` are ADDRESS:PORT; `quietMs`: since anything came from the peer. */
+export interface Session {
+  readonly local: string
+  readonly peer: string
+  readonly ackedBytes: number
+  readonly quietMs: number
+}
+
+/** Asks for every TCP connection with its processes and counters. */
+export const ssConnections = (program: string): [string, ...string[]] => [
+  program,
+  '--no-header',
+  '--tcp',
+  '--numeric',
+  '--info',
+  '--oneline',
+  '--processes',
+]
+
+/** Where distributions have it. */
+export const ssPrograms = ['/usr/bin/ss', '/usr/sbin/ss'] as const
+
+const number = (line: string, name: string): number =>
+  Number(new RegExp(` ${name}:(\\d+)`).exec(line)?.[1] ?? 0)
+
+const isLoopback = (address: string): boolean => /^(127\.|\[::1\]|\[::ffff:127\.)/.test(address)
+
+/** The connections of sshd, without those from the host itself. */
+export const parseSessions = (stdout: string): readonly Session[] =>
+  stdout.split('\n').flatMap((line) => {
+    const [, local, peer] = /^ESTAB +\d+ +\d+ +(\S+) +(\S+) +users:\(\("sshd/.exec(line) ?? []
+    if (local === undefined || peer === undefined || isLoopback(peer)) return []
+    return {
+      local,
+      peer,
+      ackedBytes: number(line, 'bytes_acked'),
+      quietMs: Math.min(number(line, 'lastack'), number(line, 'lastrcv')),
+    }
+  })
+
+const livelyMs = 30_000
+
+/** Those that somebody uses: heard of in the last half minute. */
+export const lively = (sessions: readonly Session[]): readonly Session[] =>
+  sessions.filter(({ quietMs }) => quietMs < livelyMs)
+
+const hostOf = (peer: string): string => peer.slice(0, peer.lastIndexOf(':'))
+
+/**
+ * Whether one of the sessions `used` before a change has had data acknowledged since `mark`, or somebody at the address of one
+ * has come back with a new one.
+ */
+export const carriedAgain = (
+  used: readonly Session[],
+  mark: readonly Session[],
+  now: readonly Session[],
+): boolean =>
+  now.some(({ local, peer, ackedBytes }) => {
+    const same = (one: Session): boolean => one.local === local && one.peer === peer
+    if (!used.some((one) => hostOf(one.peer) === hostOf(peer))) return false
+    return ackedBytes > (mark.find(same)?.ackedBytes ?? 0)
+  })

@@ -1,0 +1,190 @@
+// A change that undoes itself, on real files: who decides what becomes of it, and a kill at each system call that writes.
+import { spawnSync } from 'node:child_process'
+import { randomInt } from 'node:crypto'
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import { keepChange, readArmed, readEnded, restore } from '../../agent/host/undo-saved.ts'
+import type { UndoTimer } from '../../agent/host/undo-timer.ts'
+import { runTool } from '../lab/processes.ts'
+import { ensureRequirements } from '../lab/requirements.ts'
+import { sample, seed } from '../lab/sample.ts'
+import { changeOf, endlessTimer, restoreArgv, undoPerformer } from './undo-host.ts'
+
+await ensureRequirements((line) => t.comment(line), [{ package: 'strace', path: '/usr/bin/strace' }])
+
+/** A host's files before the change, in a folder of their own. */
+function hostFolder(t: Test): string {
+  const base = mkdtempSync(join(tmpdir(), 'garrison-undo-'))
+  const etc = join(base, 'etc')
+  mkdirSync(etc)
+  for (const name of ['changed', 'removed', 'behind', 'moved'])
+    writeFileSync(join(etc, name), `old ${name}\n`)
+  chmodSync(join(etc, 'changed'), 0o4640)
+  symlinkSync('behind', join(etc, 'link'))
+  t.teardown(() => rmSync(base, { recursive: true }))
+  return base
+}
+
+/** Everything below etc, with what is in it and its mode. */
+function shapeOf(base: string): Record<string, string> {
+  const etc = join(base, 'etc')
+  return Object.fromEntries(
+    readdirSync(etc, { recursive: true, encoding: 'utf8' })
+      .sort()
+      .flatMap((name) => {
+        const path = join(etc, name)
+        const facts = lstatSync(path)
+        if (facts.isDirectory()) return []
+        const content = facts.isSymbolicLink() ? readlinkSync(path) : readFileSync(path, 'utf8')
+        return [[name, `${facts.mode.toString(8)} ${content}`]]
+      }),
+  )
+}
+
+const actionsOf = (base: string, deadlineMs: number) =>
+  changeOf(join(base, 'etc'), deadlineMs, join(base, 'reloaded')).actions
+
+async function change(base: string, deadlineMs: number, timer?: UndoTimer): Promise<void> {
+  const performer = undoPerformer(join(base, 'undo'), timer)
+  for (const action of actionsOf(base, deadlineMs).slice(0, -1)) await performer.perform(action)
+}
+
+const changeThenEnd = (base: string): Promise<void> => change(base, 60_000, endlessTimer)
+
+const ended = (base: string) => readEnded(join(base, 'undo'))
+
+t.test('at the deadline all is as it was, and what was armed cannot be read by others', async (t) => {
+  const base = hostFolder(t)
+  const before = shapeOf(base)
+  await change(base, 1500)
+  t.not(JSON.stringify(shapeOf(base)), JSON.stringify(before))
+  t.equal(lstatSync(join(base, 'undo/armed.json')).mode & 0o777, 0o600)
+  const armedAtMs = (await readArmed(join(base, 'undo')))?.armedAtMs ?? 0
+  while ((await ended(base)) === null) await sleep(20)
+  const lateMs = Date.now() - armedAtMs - 1500
+  t.comment(`back ${lateMs} ms after the deadline, the start of the program included`)
+  t.strictSame(shapeOf(base), before)
+  t.match(await ended(base), { outcome: 'undone', by: 'deadline', summary: 'change it all', problems: [] })
+  t.ok(existsSync(join(base, 'reloaded')))
+})
+
+t.test('confirmed by hand it stays, and the wait for witnesses ends', async (t) => {
+  const base = hostFolder(t)
+  const performer = undoPerformer(join(base, 'undo'), endlessTimer)
+  const actions = actionsOf(base, 20_000)
+  for (const action of actions.slice(0, -1)) await performer.perform(action)
+  const after = shapeOf(base)
+  const confirming = performer.perform(actions.at(-1) as (typeof actions)[number])
+  await sleep(400)
+  t.equal(await keepChange(join(base, 'undo'), 'anna', 1), true)
+  t.equal(await keepChange(join(base, 'undo'), 'bert', 1), false)
+  t.match(await confirming, { stderrTail: 'confirmed by anna' })
+  t.equal(await restore(join(base, 'undo'), Date.now), null)
+  t.strictSame(shapeOf(base), after)
+})
+
+t.test(
+  'while one is pending no other is armed, and a wait for witnesses tells that it was undone',
+  async (t) => {
+    const base = hostFolder(t)
+    const before = shapeOf(base)
+    const performer = undoPerformer(join(base, 'undo'))
+    const actions = actionsOf(base, 2500)
+    for (const action of actions.slice(0, -1)) await performer.perform(action)
+    await t.rejects(performer.perform(actions[0] as (typeof actions)[number]), {
+      code: 'undo.pending',
+      message: /change it all/,
+    })
+    await t.rejects(performer.perform(actions.at(-1) as (typeof actions)[number]), {
+      code: 'undo.undone',
+      message: /nobody could testify/,
+    })
+    t.strictSame(shapeOf(base), before)
+  },
+)
+
+t.test('after a power cut the files alone come back: no network is there to be told', async (t) => {
+  const base = hostFolder(t)
+  const before = shapeOf(base)
+  await changeThenEnd(base)
+  const armed = JSON.parse(readFileSync(join(base, 'undo/armed.json'), 'utf8'))
+  writeFileSync(join(base, 'undo/armed.json'), JSON.stringify({ ...armed, bootId: 'another' }))
+  await runTool(restoreArgv(join(base, 'undo')))
+  t.strictSame(shapeOf(base), before)
+  t.match(await ended(base), { outcome: 'undone', by: 'boot' })
+  t.notOk(existsSync(join(base, 'reloaded')))
+})
+
+t.test('what is damaged is told, not guessed', async (t) => {
+  const base = hostFolder(t)
+  await changeThenEnd(base)
+  const after = shapeOf(base)
+  writeFileSync(join(base, 'undo/armed.json'), '{"files":[')
+  await t.rejects(restore(join(base, 'undo'), Date.now), { code: 'undo.damaged', message: /restoring\.json/ })
+  t.strictSame(shapeOf(base), after)
+})
+
+/** The calls with which a program changes files; a kill before each of them is a crash at each step. */
+const calls = 'rename,renameat,renameat2,unlink,fsync,fdatasync,fchmod,fchown,symlink,link,rmdir,mkdir'
+
+/** Runs it under strace; with `at` it gets SIGKILL at its call of that number. Answers how many calls it made. */
+function traced(argv: readonly string[], at?: number): number {
+  const inject = at === undefined ? [] : [`--inject=${calls}:signal=SIGKILL:when=${at}`]
+  const log = join(tmpdir(), `garrison-strace-${process.pid}-${randomInt(2 ** 32)}`)
+  spawnSync('/usr/bin/strace', ['-f', '-q', '-o', log, `--trace=${calls}`, ...inject, '--', ...argv])
+  const made = readFileSync(log, 'utf8').match(/^\d+ +[a-z0-9]+\(/gm)?.length ?? 0
+  rmSync(log)
+  return made
+}
+
+const points = (count: number) =>
+  sample(
+    [...Array(count).keys()].map((at) => at + 1),
+    8,
+  )
+
+t.test('killed at any call, the undoing goes on from there', async (t) => {
+  const whole = hostFolder(t)
+  await changeThenEnd(whole)
+  const count = traced(restoreArgv(join(whole, 'undo')))
+  t.ok(count > 20, `${count} calls`)
+  t.comment(`${count} calls, seed ${seed}`)
+  for (const at of points(count)) {
+    const base = hostFolder(t)
+    const before = shapeOf(base)
+    await changeThenEnd(base)
+    traced(restoreArgv(join(base, 'undo')), at)
+    await runTool(restoreArgv(join(base, 'undo')))
+    t.strictSame(shapeOf(base), before, `killed at call ${at}`)
+    t.match(await ended(base), { outcome: 'undone' })
+  }
+})
+
+t.test('an agent killed at any call of a change leaves a host that comes back', async (t) => {
+  const argv = (base: string) => [process.execPath, join(import.meta.dirname, 'undo-host.ts'), base, '600000']
+  const whole = hostFolder(t)
+  const count = traced(argv(whole))
+  t.ok(count > 20, `${count} calls`)
+  for (const at of points(count)) {
+    const base = hostFolder(t)
+    const before = shapeOf(base)
+    traced(argv(base), at)
+    await runTool(restoreArgv(join(base, 'undo')))
+    t.strictSame(shapeOf(base), before, `killed at call ${at}`)
+  }
+})
