@@ -40,8 +40,8 @@ const column = 24
 const rowsOf = (fields: Readonly<Record<string, Field>>, label: (name: string, field: Field) => string) =>
   Object.entries(fields).map(([name, field]) => paragraph(`  ${label(name, field)}`, field.brief, column))
 
-/** How many words of a group the overview names. */
-const mostWords = 8
+/** How many words of a group the overview names, and how many of a larger one. */
+const [mostWords, fewWords] = [8, 4]
 
 /** A row for each verb of one word, and one for those of several words that begin alike. */
 function verbRows(): readonly string[] {
@@ -57,7 +57,7 @@ function verbRows(): readonly string[] {
     const words =
       further.size <= mostWords
         ? [...further].join(', ')
-        : `${[...further].slice(0, mostWords).join(', ')}, …: see garrison ${first} --help`
+        : `${[...further].slice(0, fewWords).join(', ')}, …: see garrison ${first} --help`
     if (brief === '') return paragraph(`  ${first} WORD`, words, column)
     return paragraph(`  ${first}`, words === '' ? brief : `${brief}; ${words}`, column)
   })

@@ -5,7 +5,7 @@ import type { Verb } from './verbs.ts'
 /** Every verb about jobs. */
 export const jobVerbs = {
   jobs: {
-    brief: 'show the long work of this host: what runs, and what has ended',
+    brief: 'show long work, running and ended',
     help: 'Backups, restores, exports, imports and fetches go on when the terminal that began them has gone. What has ended stays in the list until fifty newer ones have ended.',
     examples: [
       ['garrison jobs', 'what runs, how far it is and what is left'],

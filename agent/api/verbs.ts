@@ -205,7 +205,7 @@ const VERBS = {
     },
   },
   drives: {
-    brief: 'show every drive: chosen or refused, and why',
+    brief: 'show every drive and its verdict',
     help: 'A drive is used only when it is proven to be blank and free; every reason against it is named. Serials are shortened in the table; garrison drives show and --json give them whole.',
     examples: [
       ['garrison drives', 'every drive with its verdict'],
