@@ -23,9 +23,10 @@ import {
   visibleIn,
 } from './api/terminal.ts'
 import { type Args, EXIT, type Exit, type VerbName, verbTable } from './api/verbs.ts'
-import { loadLocal, loadServed } from './verbs/index.ts'
+import { loadLocal, loadOfDaemon, loadServed } from './verbs/index.ts'
 
 const socketPaths = ['admin', 'operate', 'read'].map((door) => `/run/garrison/${door}.sock`)
+const daemonSocketPath = '/run/garrison/report.sock'
 const problemSchema = 'garrison/problem/1'
 const [stdout, stderr] = [1, 2]
 const slowMs = 1000
@@ -114,18 +115,21 @@ function liveLine(on: boolean) {
   }
 }
 
+/** The module of a verb that another process answers; what answers it is not used here. */
+const loadAnswered = async (name: VerbName) => (await loadServed(name)) ?? (await loadOfDaemon(name))
+
 /** Prints an answer of one object. `body` is its JSON as the root side sent it. */
 async function printAnswer(name: VerbName, body: string, json: boolean): Promise<void> {
   if (json) write(stdout, body)
   else {
-    const { render } = (await loadServed(name)) as AnswerModule<VerbName>
+    const { render } = (await loadAnswered(name)) as AnswerModule<VerbName>
     write(stdout, `${render(visibleIn(JSON.parse(body)), terminalOf(stdout))}\n`)
   }
 }
 
 /** Prints the lines of a stream as they come and remembers what the process ends with. */
 async function streamPrinter(name: VerbName, json: boolean) {
-  const { render, exitOf, live } = (await loadServed(name)) as StreamModule<VerbName>
+  const { render, exitOf, live } = (await loadAnswered(name)) as StreamModule<VerbName>
   const terminal = terminalOf(stdout)
   const below = liveLine(terminal.live && !json)
   let exit: Exit = EXIT.done
@@ -338,6 +342,21 @@ async function openSession<N extends VerbName>(
   return ((await loadServed(name)) as SessionModule<N>).open(context, args)
 }
 
+/** The verb asked of the daemon. Throws `daemon.absent` when it is not there, `door.refused` when this user may not ask. */
+async function askDaemon<N extends VerbName>(
+  name: N,
+  args: Args<N>,
+  json: boolean,
+  path: string,
+): Promise<Exit> {
+  const asked = await askRootSide(name, args, json, [path])
+  if (typeof asked === 'number') return asked
+  throw new HostError(
+    asked.closed.endsWith(notThere.EACCES) ? 'door.refused' : 'daemon.absent',
+    `${name} is answered by the daemon, and its door does not open (${asked.closed})`,
+  )
+}
+
 async function main(argv: readonly string[]): Promise<Exit> {
   const { verb: name, group, values, json, help, socket } = parseCommandLine(argv)
   if (name === null || help) {
@@ -350,6 +369,11 @@ async function main(argv: readonly string[]): Promise<Exit> {
   if (name === 'operate') {
     const { operate } = await import('./operate.ts')
     await operate(args as Args<'operate'>)
+    return EXIT.done
+  }
+  if (name === 'daemon') {
+    const { daemon } = await import('./daemon.ts')
+    await daemon(args as Args<'daemon'>)
     return EXIT.done
   }
   const local = await loadLocal(name)
@@ -368,6 +392,7 @@ async function main(argv: readonly string[]): Promise<Exit> {
     return sitAtConsole(args as Args<'vm console'>, note, () => openSession(name, args, paths))
   }
   if (doorNeeded(name, args).door === 'local') return runHere(name, args, json)
+  if (verbTable[name].daemon) return askDaemon(name, args, json, socket ?? daemonSocketPath)
   const asked = await askRootSide(name, args, json, socket === undefined ? socketPaths : [socket])
   if (typeof asked === 'number') return asked
   if (socket !== undefined || (changesHost(name) && process.getuid?.() !== 0))

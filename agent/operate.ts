@@ -11,6 +11,7 @@ import { HostError } from '../provisioning/problem.ts'
 import { catalogueOf, expandTemplates } from '../provisioning/vms/template.ts'
 import { contextsOf, type Parts, type ReadDocument } from './api/context.ts'
 import { Jobs } from './api/jobs.ts'
+import { passedSockets } from './api/passed-sockets.ts'
 import { type Doorway, serve } from './api/server.ts'
 import type { Args } from './api/verbs.ts'
 import { version } from './api/version.ts'
@@ -24,7 +25,6 @@ import type { Connection } from './node-libvirt/index.ts'
 import { loadServed } from './verbs/index.ts'
 
 const usualIdleMs = 60_000
-const firstPassedFd = 3
 
 /** Puts together everything that verbs need on this host. `root` is `/` but in tests: where etc, run and var are. */
 export function partsOf(root = '/'): Parts<Connection> {
@@ -112,20 +112,15 @@ export function partsOf(root = '/'): Parts<Connection> {
   }
 }
 
-/** The sockets that systemd passed (sd_listen_fds(3)), each a door by its FileDescriptorName. */
-function passedDoorways(env: NodeJS.ProcessEnv): readonly Doorway[] {
-  const { LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES } = env
-  if (Number(LISTEN_PID) !== process.pid || !LISTEN_FDS) return []
-  const names = LISTEN_FDNAMES?.split(':') ?? []
-  return [...Array(Number(LISTEN_FDS)).keys()].map((at) => {
-    const door = names[at]
-    if (door !== 'read' && door !== 'operate' && door !== 'admin')
-      throw new HostError('request.invalid', `socket ${at} of systemd is named ${door}: no door`, {
+/** The sockets that systemd passed, each a door by its name. */
+const passedDoorways = (env: NodeJS.ProcessEnv): readonly Doorway[] =>
+  passedSockets(env).map(({ name, fd }) => {
+    if (name !== 'read' && name !== 'operate' && name !== 'admin')
+      throw new HostError('request.invalid', `systemd passed a socket named ${name}: no door`, {
         details: { verb: 'operate' },
       })
-    return { door, fd: firstPassedFd + at }
+    return { door: name, fd }
   })
-}
 
 /** Serves until idle or told to stop. Throws when there is no socket to serve. */
 export async function operate({ sockets, root, idle }: Args<'operate'>): Promise<void> {

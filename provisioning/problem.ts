@@ -130,6 +130,12 @@ export const PROBLEMS = {
     remedy:
       'Keep the backups of this VM in another place, or move the folder named in the message away when they are no longer wanted.',
   },
+  'daemon.absent': {
+    meaning: 'The daemon could not be reached: its socket is not there, or nobody listens.',
+    remedy:
+      'Start it: systemctl enable --now garrison.service; systemctl status garrison tells why it does not run. garrison status looks without it.',
+    retry: true,
+  },
   'desired.invalid': {
     meaning: 'The desired document is not valid; nothing was read from the rest of it.',
     remedy: 'Mend the lines named, try them with garrison check FILE; garrison schema prints every key.',
@@ -448,6 +454,11 @@ export const PROBLEMS = {
     meaning: 'The same step was performed three times for the same reason and changed nothing.',
     remedy:
       'See garrison why and garrison journal for what it did each time; something else may be undoing it.',
+  },
+  'report.none-yet': {
+    meaning: 'The daemon has not yet made a report.',
+    remedy: 'Ask again in a few seconds; garrison report --watch waits for it.',
+    retry: true,
   },
   'request.invalid': {
     meaning: 'A verb was given arguments that it does not know or that do not fit.',

@@ -143,17 +143,17 @@ export interface Context<Libvirt = unknown> {
   readonly libvirtFolders: LibvirtFolders
 }
 
-/** A verb whose answer is one object. */
-export interface AnswerModule<N extends VerbName, Result = unknown> {
-  run(context: Context, args: Args<N>): Promise<Result>
+/** A verb whose answer is one object. `C` is what it works with: that of the root side, unless the daemon serves it. */
+export interface AnswerModule<N extends VerbName, Result = unknown, C = Context> {
+  run(context: C, args: Args<N>): Promise<Result>
   /** Text for a person; pure. What comes from the host has been made visible before. */
   render(result: Result, terminal: Terminal): string
   exitOf(result: Result): Exit
 }
 
 /** A verb whose answer is a stream of lines. */
-export interface StreamModule<N extends VerbName, Line = unknown> {
-  run(context: Context, args: Args<N>): AsyncIterable<Line>
+export interface StreamModule<N extends VerbName, Line = unknown, C = Context> {
+  run(context: C, args: Args<N>): AsyncIterable<Line>
   /** Text for a person, or null when the line says nothing to one. */
   render(line: Line, terminal: Terminal): string | null
   /** What a terminal shows with the time that has passed until the next line, or null. */
@@ -163,9 +163,9 @@ export interface StreamModule<N extends VerbName, Line = unknown> {
 }
 
 /** A verb that carries bytes both ways until either side ends. */
-export interface SessionModule<N extends VerbName> {
+export interface SessionModule<N extends VerbName, C = Context> {
   /** Opens the far side. Throws why it cannot be had. */
-  open(context: Context, args: Args<N>): Promise<Duplex>
+  open(context: C, args: Args<N>): Promise<Duplex>
 }
 
 /** A verb that runs in the client. `parts` loads everything that reads the host. */

@@ -42,6 +42,8 @@ const rowsOf = (fields: Readonly<Record<string, Field>>, label: (name: string, f
 
 /** How many words of a group the overview names, and how many of a larger one. */
 const [mostWords, fewWords] = [8, 4]
+/** Where the overview says what a verb does: most of it must fit one line. */
+const overviewColumn = 17
 
 /** A row for each verb of one word, and one for those of several words that begin alike. */
 function verbRows(): readonly string[] {
@@ -58,8 +60,8 @@ function verbRows(): readonly string[] {
       further.size <= mostWords
         ? [...further].join(', ')
         : `${[...further].slice(0, fewWords).join(', ')}, …: see garrison ${first} --help`
-    if (brief === '') return paragraph(`  ${first} WORD`, words, column)
-    return paragraph(`  ${first}`, words === '' ? brief : `${brief}; ${words}`, column)
+    if (brief === '') return paragraph(`  ${first} WORD`, words, overviewColumn)
+    return paragraph(`  ${first}`, words === '' ? brief : `${brief}; ${words}`, overviewColumn)
   })
 }
 

@@ -26,15 +26,21 @@ export type Doorway = { readonly door: Exclude<Door, 'local'> } & (
   | { readonly path: string }
 )
 
-type ServableModule = AnswerModule<VerbName> | StreamModule<VerbName> | SessionModule<VerbName>
+type ServableModule<C> =
+  | AnswerModule<VerbName, unknown, C>
+  | StreamModule<VerbName, unknown, C>
+  | SessionModule<VerbName, C>
 
-/** What the server works with. `idleMs`: it leaves when no connection has been open for so long. */
-export interface Serving {
+/**
+ * What the server works with. `idleMs`: it leaves when no connection has been open for so long; null: never. `C` is what its
+ * verbs work with.
+ */
+export interface Serving<C = Context> {
   readonly doorways: readonly Doorway[]
-  readonly contextFor: (who: string, signal: AbortSignal) => Context
-  readonly load: (verb: VerbName) => Promise<ServableModule | null>
+  readonly contextFor: (who: string, signal: AbortSignal) => C
+  readonly load: (verb: VerbName) => Promise<ServableModule<C> | null>
   readonly log: Pick<Logger, 'info' | 'error'>
-  readonly idleMs: number
+  readonly idleMs: number | null
 }
 
 /** A running server. `stop` lets every verb end as soon as it soundly can; `left` resolves when all is closed. */
@@ -140,7 +146,13 @@ const notSo = (verb: VerbName, message: string): HostError =>
   new HostError('request.invalid', message, { details: { verb } })
 
 /** Starts to listen on every doorway. Rejects when one cannot be listened on. */
-export async function serve({ doorways, contextFor, load, log, idleMs }: Serving): Promise<Served> {
+export async function serve<C = Context>({
+  doorways,
+  contextFor,
+  load,
+  log,
+  idleMs,
+}: Serving<C>): Promise<Served> {
   const left = Promise.withResolvers<void>()
   const ending = new AbortController()
   const servers: Server[] = []
@@ -165,7 +177,8 @@ export async function serve({ doorways, contextFor, load, log, idleMs }: Serving
   }
   const watchIdle = () => {
     clearTimeout(idle)
-    if (connections === 0 && requests === 0 && !ending.signal.aborted) idle = setTimeout(stop, idleMs)
+    if (idleMs === null || connections > 0 || requests > 0 || ending.signal.aborted) return
+    idle = setTimeout(stop, idleMs)
   }
   /** Stays for a job as for a request; a process that must go interrupts it. */
   const stayFor = (job: BegunJob) => {
@@ -221,7 +234,7 @@ export async function serve({ doorways, contextFor, load, log, idleMs }: Serving
       const module = await admitted(door, name, args)
       if (!verbTable[name].session) throw notSo(name, `${name} is no session: it is asked for by POST`)
       const signal = AbortSignal.any([gone.signal, ending.signal])
-      const far = await (module as SessionModule<VerbName>).open(contextFor(who, signal), args)
+      const far = await (module as SessionModule<VerbName, C>).open(contextFor(who, signal), args)
       await carrySession(socket, head, far, signal)
     } catch (error) {
       const problem = problemOf(error)
@@ -241,6 +254,22 @@ export async function serve({ doorways, contextFor, load, log, idleMs }: Serving
     }
   }
 
+  /** Only verbs of the root side are jobs, so that what they work with is its context. */
+  function jobOf<N extends VerbName>(
+    name: N,
+    args: Args<N>,
+    module: ServableModule<C>,
+    context: C,
+    who: string,
+  ) {
+    const { run, exitOf } = module as unknown as StreamModule<N, object>
+    return jobLines({
+      ...{ name, args, module: { run, exitOf }, begun: stayFor },
+      context: context as Context,
+      contextFor: (signal) => contextFor(who, signal) as Context,
+    })
+  }
+
   async function respond(door: Doorway['door'], request: IncomingMessage, response: ServerResponse) {
     const [pathname = '/'] = request.url?.split('?') ?? []
     if (request.method !== 'POST')
@@ -258,14 +287,11 @@ export async function serve({ doorways, contextFor, load, log, idleMs }: Serving
     const context = contextFor(who, AbortSignal.any([gone.signal, ending.signal]))
     const { schema, streams } = verbTable[name]
     if (streams) {
-      const { run, exitOf } = module as StreamModule<VerbName, object>
-      const begin = { name, args, module: { run, exitOf }, context, begun: stayFor }
-      const lines = isJob(name, args)
-        ? jobLines({ ...begin, contextFor: (signal) => contextFor(who, signal) })
-        : run(context, args)
+      const { run } = module as StreamModule<VerbName, object, C>
+      const lines = isJob(name, args) ? jobOf(name, args, module, context, who) : run(context, args)
       await stream(response, lines, schema)
     } else {
-      const { run, exitOf } = module as AnswerModule<VerbName>
+      const { run, exitOf } = module as AnswerModule<VerbName, unknown, C>
       const result = await run(context, args)
       answer(response, 200, { schema, ...(result as object) }, exitOf(result))
     }

@@ -5,6 +5,7 @@ import { backupVerbs } from './backup-verbs.ts'
 import { creationVerbs } from './creation-verbs.ts'
 import { jobVerbs } from './job-verbs.ts'
 import { networkVerbs } from './network-verbs.ts'
+import { reportVerbs } from './report-verbs.ts'
 import { vmVerbs } from './vm-verbs.ts'
 
 /** Whose socket a verb needs, in rising order; `local` verbs run in the client and are never asked of the root side. */
@@ -50,7 +51,7 @@ export type Field =
 /**
  * One verb. `json` tells the meaning of each field of its `--json` object, or of each kind of line when it streams. A verb that is
  * a `session` carries bytes both ways. `steps`: it performs steps, and the verb `stop` ends it after the one in hand. A `job`
- * goes on when its caller has left, and can be followed again.
+ * goes on when its caller has left, and can be followed again. One of the `daemon` is asked of it alone.
  */
 export interface Verb {
   readonly brief: string
@@ -65,6 +66,7 @@ export interface Verb {
   readonly session?: true
   readonly steps?: true
   readonly job?: true
+  readonly daemon?: true
   readonly hidden?: true
 }
 
@@ -317,13 +319,20 @@ const VERBS = {
     },
   },
   schema: {
-    brief: 'print the JSON Schema of the desired document',
-    help: 'Every key with its meaning, its default and its limits. Editors with a YAML language server check and complete host.yaml from it.',
+    brief: 'print the JSON Schema of the desired document, or of a report',
+    help: 'Every key with its meaning, its default and its limits. Editors with a YAML language server check and complete host.yaml from it. That of a report is for who reads garrison report --json.',
     examples: [
       ['garrison schema > garrison.schema.json', 'for an editor'],
-      ['garrison schema --json', 'the same, on one line'],
+      ['garrison schema report --json', 'that of a report, on one line'],
     ],
-    operands: {},
+    operands: {
+      of: {
+        kind: 'choice',
+        placeholder: 'OF',
+        brief: 'document (the default) or report',
+        choices: ['document', 'report'],
+      },
+    },
     flags: {},
     door: 'local',
     schema: 'garrison/schema/1',
@@ -449,6 +458,7 @@ const VERBS = {
   ...backupVerbs,
   ...jobVerbs,
   ...networkVerbs,
+  ...reportVerbs,
   record: {
     brief: 'write what this host answers into a folder',
     help: 'Observes once and writes every query with its answer into DIR, which must not exist yet. As root it sees everything; as anybody else the refusals are recorded too. Read the files before you send them: they name serials, mounts and packages.',
@@ -530,6 +540,35 @@ const VERBS = {
     door: 'local',
     schema: 'garrison/fetch/1',
     json: { schema: 'garrison/fetch/1', path: 'the file' },
+    hidden: true,
+  },
+  inventory: {
+    brief: 'tell what this host is made of',
+    help: 'Started by the daemon, so that what reads it takes no memory there for long.',
+    examples: [],
+    operands: {},
+    flags: {},
+    door: 'local',
+    schema: 'garrison/inventory/1',
+    json: { schema: 'garrison/inventory/1', inventory: 'as in garrison/report/1' },
+    hidden: true,
+  },
+  daemon: {
+    brief: 'be the daemon: look, judge, remember and tell',
+    help: 'Started by garrison.service; goes on until it is told to stop.',
+    examples: [],
+    operands: {},
+    flags: {
+      sockets: { kind: 'path', placeholder: 'DIR', brief: 'make its socket in this folder' },
+      root: {
+        kind: 'path',
+        placeholder: 'DIR',
+        brief: 'find the sockets of libvirt and of the root side in DIR/run, keep the history in DIR/var',
+      },
+    },
+    door: 'local',
+    schema: 'garrison/daemon/1',
+    json: {},
     hidden: true,
   },
   operate: {

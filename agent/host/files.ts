@@ -17,6 +17,7 @@ import {
   unlink,
 } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
+import type { DatabaseSync } from 'node:sqlite'
 import { HostError, type ProblemCode } from '../../provisioning/problem.ts'
 
 const codeOf: Readonly<Record<string, ProblemCode>> = {
@@ -386,4 +387,65 @@ export async function growFile(path: string, keepBytes: number, mode: number): P
     },
     close: () => file.close().catch(failed),
   }
+}
+
+/** A database of SQLite in one file. */
+export type Database = DatabaseSync
+
+/** How a database is kept. `full`: what was committed survives a power cut; `normal`: the end of this process, and it is never torn. */
+export interface DatabaseOptions {
+  readonly synchronous: 'full' | 'normal'
+  /** Makes the tables that are missing. */
+  readonly prepare: (database: Database) => void
+}
+
+/** SQLITE_CORRUPT and SQLITE_NOTADB. */
+const damage: ReadonlySet<unknown> = new Set([11, 26])
+
+/**
+ * Opens a database, made with its folder (0700) if it is missing. SIGKILL is a normal end for it. One that is damaged is moved aside,
+ * to where `damagedPath` says, and begun anew. Throws `file.unwritable`, `file.no-space`, `file.read-only`.
+ */
+export async function openDatabase(
+  path: string,
+  { synchronous, prepare }: DatabaseOptions,
+): Promise<{ readonly database: Database; readonly damagedPath: string | null }> {
+  // Loaded here, for few need it.
+  const { DatabaseSync: Sqlite } = await import('node:sqlite')
+  const begin = (): Database => {
+    const database = new Sqlite(path, { timeout: 5000 })
+    try {
+      database.exec(`PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
+        PRAGMA synchronous = ${synchronous.toUpperCase()}; PRAGMA journal_size_limit = 4194304`)
+      prepare(database)
+      return database
+    } catch (error) {
+      database.close()
+      throw error
+    }
+  }
+  try {
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+    try {
+      return { database: begin(), damagedPath: null }
+    } catch (error) {
+      if (!(error instanceof Error && 'errcode' in error && damage.has(error.errcode))) throw error
+      const damagedPath = `${path}.damaged`
+      await rename(path, damagedPath)
+      for (const beside of ['-wal', '-shm']) await unlink(`${path}${beside}`).catch(absent)
+      return { database: begin(), damagedPath }
+    }
+  } catch (error) {
+    throw databaseError('open', path, error)
+  }
+}
+
+const sqliteCodes: Readonly<Record<number, ProblemCode>> = { 8: 'file.read-only', 13: 'file.no-space' }
+
+/** A failed call of SQLite as a HostError: `file.no-space`, `file.read-only` or `file.unwritable`; anything else as it is. */
+export function databaseError(doing: string, path: string, cause: unknown): unknown {
+  if (!(cause instanceof Error && 'errcode' in cause && typeof cause.errcode === 'number'))
+    return errnoOf(cause) === undefined ? cause : fileError(doing, path, cause)
+  const code = sqliteCodes[cause.errcode & 0xff] ?? 'file.unwritable'
+  return new HostError(code, `could not ${doing} ${path} (${cause.message})`, { details: { path }, cause })
 }

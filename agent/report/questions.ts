@@ -25,8 +25,14 @@ export type StatsParams = Readonly<Record<string, number | bigint | boolean | st
 /** The events that make a VM worth reading again. */
 export type HintEvent = 'lifecycle' | 'deviceAdded' | 'deviceRemoved' | 'balloonChange'
 
+/** What libvirt told of a VM: of its lifecycle also what happened, in libvirt's numbers (virDomainEventType and its detail). */
+export type HeardEvent = { readonly dom: DomainRef } & (
+  | { readonly event: Exclude<HintEvent, 'lifecycle'> }
+  | { readonly event: 'lifecycle'; readonly kind: number; readonly detail: number }
+)
+
 /** That something is worth reading again: a VM, or everything because nobody knows what was missed. */
-export type Hint = 'all' | { readonly event: HintEvent; readonly dom: DomainRef }
+export type Hint = 'all' | HeardEvent
 
 /** The part of a libvirt client that sampling needs; it connects again by itself. agent/node-libvirt says what it does. */
 export interface StatsConnection {
@@ -36,7 +42,7 @@ export interface StatsConnection {
   ): Promise<readonly DomainRecord[]>
   connectDomainEventRegisterAny(
     event: HintEvent,
-    listener: (event: { readonly dom: DomainRef }) => void,
+    listener: (told: { readonly dom: DomainRef; readonly event?: number; readonly detail?: number }) => void,
   ): Promise<unknown>
   on(event: 'readAgain', listener: () => void): unknown
   close(): void
@@ -172,7 +178,9 @@ export class Questions {
     const connection = await connect()
     try {
       for (const event of events)
-        await connection.connectDomainEventRegisterAny(event, ({ dom }) => hint({ event, dom }))
+        await connection.connectDomainEventRegisterAny(event, ({ dom, event: kind = -1, detail = -1 }) =>
+          hint(event === 'lifecycle' ? { event, dom, kind, detail } : { event, dom }),
+        )
       if (this.#closed) throw new Unanswered('nobody asks any more')
     } catch (error) {
       connection.close()

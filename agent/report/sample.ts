@@ -25,6 +25,7 @@ import {
   type DomainRecord,
   type DomainRef,
   GROUP,
+  type HeardEvent,
   type Hint,
   Questions,
   type StatsConnection,
@@ -100,6 +101,8 @@ export interface SamplerOptions {
   readonly deadlineMs?: number
   /** How long a guest that hangs is left alone before it is asked again; from a minute up to a quarter of an hour when left out. */
   readonly skip?: SkipOptions
+  /** Told of what libvirt tells, as soon as it does. */
+  readonly heard?: (event: HeardEvent) => void
 }
 
 /** Something that is known, and when it was asked for on the steady clock. */
@@ -481,6 +484,7 @@ export class Sampler {
       this.#hintsAll = true
       return
     }
+    this.#options.heard?.(hint)
     const { event, dom } = hint
     const vm = this.#vms.get(dom.uuid)
     if (event !== 'balloonChange') this.#hints.set(dom.uuid, dom)

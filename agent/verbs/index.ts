@@ -2,6 +2,7 @@
 
 import type { AnswerModule, LocalModule, SessionModule, StreamModule } from '../api/context.ts'
 import type { VerbName } from '../api/verbs.ts'
+import type { DaemonContext } from './daemon-context.ts'
 
 const local = {
   check: () => import('./check.ts'),
@@ -10,6 +11,7 @@ const local = {
   completion: () => import('./completion.ts'),
   fetch: () => import('./fetch.ts'),
   'network restore': () => import('./network-restore.ts'),
+  inventory: () => import('./inventory.ts'),
   'template list': () => import('./template-list.ts'),
   'template show': () => import('./template-show.ts'),
   'template check': () => import('./template-check.ts'),
@@ -67,8 +69,22 @@ const served = {
   'vm clone': () => import('./vm-clone.ts'),
 }
 
+const ofDaemon = {
+  report: () => import('./report.ts'),
+  history: () => import('./history.ts'),
+}
+
 /** A verb that runs where the host can be read: in the operate process, or in the client on a host without one. */
 export type ServedModule = AnswerModule<VerbName> | StreamModule<VerbName> | SessionModule<VerbName>
+
+/** A verb that the daemon answers. */
+export type DaemonModule =
+  | AnswerModule<VerbName, unknown, DaemonContext>
+  | StreamModule<VerbName, unknown, DaemonContext>
+
+/** Loads a verb that the daemon answers; null for any other. */
+export const loadOfDaemon = async (name: VerbName): Promise<DaemonModule | null> =>
+  name in ofDaemon ? ((await ofDaemon[name as keyof typeof ofDaemon]()) as DaemonModule) : null
 
 /** Loads a verb that is served; null for one that is not. */
 export const loadServed = async (name: VerbName): Promise<ServedModule | null> =>

@@ -14,7 +14,7 @@ export type JournalLine =
 const unitMs: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 
 /** The moment that `90s`, `2h`, `7d` or a date means, in epoch milliseconds. Throws `request.invalid`. */
-export function sinceMs(text: string, nowMs: number): number {
+export function sinceMs(text: string, nowMs: number, verb = 'journal'): number {
   const [, number, unit] = /^(\d{1,6})([smhd])$/.exec(text) ?? []
   if (number !== undefined && unit !== undefined) return nowMs - Number(number) * (unitMs[unit] ?? 0)
   const at = /^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$/.test(text)
@@ -22,7 +22,7 @@ export function sinceMs(text: string, nowMs: number): number {
     : Number.NaN
   if (Number.isNaN(at))
     throw new HostError('request.invalid', `--since takes 90s, 30m, 2h, 7d or a date, not ${text}`, {
-      details: { verb: 'journal' },
+      details: { verb },
     })
   return at
 }

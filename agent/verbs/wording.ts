@@ -132,7 +132,16 @@ const severityStyle: Readonly<Record<Severity, Style>> = { high: 'bad', warning:
 export const findingIndent = 11
 
 /** A finding: its severity and code, what is so, and under it what to do. */
-export function findingText(terminal: Terminal, { severity, code, subject, text, remedy }: Finding): string {
+export function findingText(
+  terminal: Terminal,
+  {
+    severity,
+    code,
+    subject,
+    text,
+    remedy,
+  }: Omit<Finding, 'subject'> & { readonly subject?: string | undefined },
+): string {
   const word = paint(terminal, severityStyle[severity], severity.toUpperCase())
   const subjectText = subject === undefined ? '' : `${subject}: `
   return [

@@ -79,6 +79,7 @@ const reading =
 const otherWriters: Readonly<Record<string, string>> = {
   'agent/main.ts writeSync': 'its own standard output',
   'agent/operate.ts chmod': 'a socket that it has just made',
+  'agent/daemon.ts chmod': 'a socket that it has just made',
 }
 
 const declared = /\b(?:const|let|function|class|interface|type)\s+(\w+)/g

@@ -9,7 +9,7 @@ import { completionScript } from '../../agent/api/completion.ts'
 import { helpText, shownVerbs } from '../../agent/api/help.ts'
 import { manPage } from '../../agent/api/man.ts'
 import { resourceNames, type VerbName, verbTable } from '../../agent/api/verbs.ts'
-import { loadLocal, loadServed } from '../../agent/verbs/index.ts'
+import { loadLocal, loadOfDaemon, loadServed } from '../../agent/verbs/index.ts'
 import { resources } from '../../provisioning/index.ts'
 
 const plain = { colour: false, live: false, nowMs: 0 }
@@ -17,11 +17,12 @@ const names = Object.keys(verbTable) as VerbName[]
 
 t.test('the table', async (t) => {
   t.same([...resourceNames].sort(), resources.map(({ id }) => id).sort(), 'knows every resource')
-  for (const name of names.filter((one) => one !== 'operate')) {
-    const { door } = verbTable[name]
+  for (const name of names.filter((one) => one !== 'operate' && one !== 'daemon')) {
+    const { door, daemon } = verbTable[name]
     const [served, local] = [await loadServed(name), await loadLocal(name)]
     t.equal(local !== null, door === 'local', `${name} runs where its door says`)
-    t.equal(served !== null, door !== 'local')
+    t.equal(served !== null, door !== 'local' && !daemon)
+    t.equal((await loadOfDaemon(name)) !== null, daemon === true)
     t.equal(verbAt(pathOf(name)), name)
   }
 })

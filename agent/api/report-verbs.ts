@@ -1,0 +1,68 @@
+// The part of the table of verbs that the daemon answers: what it sees, and what it has seen.
+
+import type { Verb } from './verbs.ts'
+
+/** Every verb that the daemon answers. */
+export const reportVerbs = {
+  report: {
+    brief: 'show the health, VMs and drift of this host, from its daemon',
+    help: 'The daemon looks every ten seconds; the root side is asked every five minutes. What could not be read is named with its age. A finding is told once it has been so long enough, and not while its cause is told; docs/usage/monitoring.md explains each.',
+    examples: [
+      ['garrison report', 'how this host is now'],
+      ['garrison report --watch', 'again whenever something has changed, until Ctrl-C'],
+    ],
+    operands: {},
+    flags: { watch: { kind: 'switch', brief: 'go on with each report that differs, until Ctrl-C' } },
+    door: 'read',
+    daemon: true,
+    schema: 'garrison/report/1',
+    json: {
+      run: 'another one each time that the daemon starts',
+      generation: 'rises with each report that differs from the one before',
+      atMs: 'when it was made, epoch milliseconds',
+      host: 'name, instance, bootedMs, version, startedMs',
+      health: 'ok, notice, warning, high, or unknown',
+      standing: 'settled, drifted or unknown: the host as a whole',
+      findings: 'gravest first: code, severity, subject, text, remedy, sinceMs',
+      hidden: 'what is so and is not told while its cause is: code, subject, because',
+      drift: 'what the root side said: atMs, document, applying, resources; null when it never has',
+      metrics: 'the last value of each metric, by its name and that of the part it is of',
+      vms: 'each VM: uuid, name, power, reason, stale, stuckSinceMs, and what it uses',
+      inventory: 'what the host is made of, or null',
+      ages: 'when each part was read (host, vms, root, inventory): atMs, stale, problem',
+    },
+    streams: true,
+  },
+  history: {
+    brief: 'show how a metric went',
+    help: 'Minutes are kept for a day, quarters of an hour for two weeks, three hours for a year. Without METRIC: every metric, with what it means. A metric of drives, NICs, filesystems, arrays or VMs needs --of, unless there is one only.',
+    examples: [
+      ['garrison history cpu.busy', 'the last six hours, as a chart'],
+      ['garrison history filesystem.free --of / --since 7d --json', 'a week of one filesystem, for a script'],
+    ],
+    operands: { metric: { kind: 'text', placeholder: 'METRIC', brief: 'as cpu.busy' } },
+    flags: {
+      of: { kind: 'text', placeholder: 'PART', brief: 'the drive, NIC, filesystem, array or VM' },
+      since: {
+        kind: 'since',
+        placeholder: 'WHEN',
+        brief: 'from then on: 90s, 30m, 2h, 7d, or a date such as 2026-11-20T21:00; 6h when left out',
+      },
+    },
+    door: 'read',
+    daemon: true,
+    schema: 'garrison/history/1',
+    json: {
+      schema: 'garrison/history/1',
+      metric: 'its name; null when none was asked for',
+      part: 'what it is of, or null for the host as a whole',
+      unit: 'percent, bytes, bytes-per-second, per-second, count, milliseconds or seconds',
+      sinceMs: 'from when on, epoch milliseconds',
+      untilMs: 'until when, epoch milliseconds',
+      everyMs: 'how long each point is',
+      points:
+        'oldest first: atMs (its beginning), count, low, high, mean; spans without a value are left out',
+      metrics: 'without METRIC: each metric with its unit, what it is of and its meaning',
+    },
+  },
+} as const satisfies Record<string, Verb>

@@ -1,0 +1,212 @@
+// The daemon, a composition root: puts together what looks, judges, remembers and tells, and answers on its socket.
+//
+// INVARIANTS
+// - Nothing is imported here that only a verb needs: what this process takes, a host pays day and night.
+// - It needs no rights that a user without any does not have, but to the sockets of libvirt (to read) and of the root side.
+
+import { randomUUID } from 'node:crypto'
+import { existsSync, readdirSync, realpathSync } from 'node:fs'
+import { chmod } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { isSea } from 'node:sea'
+import { pino } from 'pino'
+import { HostError, type ProblemReport } from '../provisioning/problem.ts'
+import { ask } from './api/client.ts'
+import { passedSockets } from './api/passed-sockets.ts'
+import { type Doorway, serve } from './api/server.ts'
+import type { Args } from './api/verbs.ts'
+import { version } from './api/version.ts'
+import { execute, lastLines } from './host/exec.ts'
+import { errnoOf } from './host/files.ts'
+import { LinuxHost } from './host/linux-host.ts'
+import { type Notifier, notifierOf } from './host/notify.ts'
+import { connectOpenReadOnly } from './node-libvirt/index.ts'
+import { hostClock } from './report/clock.ts'
+import { History } from './report/history.ts'
+import { HostLooker } from './report/host/look.ts'
+import { SlowLooker } from './report/host/slow-look.ts'
+import { OwnUseLooker } from './report/own.ts'
+import { readNow } from './report/proc-files.ts'
+import type { Inventory } from './report/report.ts'
+import { Reporter } from './report/reporter.ts'
+import { RootAsker, type RootStatus } from './report/root-view.ts'
+import { Sampler } from './report/sample.ts'
+import type { DaemonContext } from './verbs/daemon-context.ts'
+import { loadOfDaemon } from './verbs/index.ts'
+
+const beatMs = 10_000
+const inventoryDeadlineMs = 60_000
+
+/** Names in a folder; null when it is not there, or not for us. */
+function listNow(path: string): readonly string[] | null {
+  try {
+    return readdirSync(path)
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error
+    return null
+  }
+}
+
+/** The name of an array below /dev/md, which udev makes; the kernel's where it has none. */
+function arrayTitle(kernelName: string): string {
+  const named = (listNow('/dev/md') ?? []).find(
+    (name) => realpathSync(`/dev/md/${name}`) === `/dev/${kernelName}`,
+  )
+  return named === undefined ? kernelName : `md/${named}`
+}
+
+/** What the root side says of the host. Throws what stood in the way, as a HostError. */
+async function askRootSide(socketPath: string): Promise<RootStatus> {
+  try {
+    const { ok, body } = await ask(socketPath, {
+      ...{ path: '/v1/status', args: { fresh: true }, caller: 'the daemon', onLine: () => {} },
+    })
+    if (ok) return JSON.parse(body)
+    const { code, message, details } = JSON.parse(body) as ProblemReport
+    throw new HostError(code, message, { details: details ?? {} })
+  } catch (cause) {
+    const errno = errnoOf(cause)
+    if (errno === undefined) throw cause
+    throw new HostError('door.closed', `${socketPath} cannot be opened (${errno})`, { cause })
+  }
+}
+
+/** This executable with other arguments: from source it is Node with the first file. */
+const thisExecutable = (...args: readonly string[]): readonly [string, ...string[]] => [
+  process.execPath,
+  ...(isSea() ? [] : [join(import.meta.dirname, 'main.ts')]),
+  ...args,
+]
+
+/** What the host is made of, read in another process. */
+async function readInventory(): Promise<Inventory> {
+  const { ended, exit, stdout, stderr } = await execute(thisExecutable('inventory', '--json'), {
+    deadlineMs: inventoryDeadlineMs,
+    keep: 'all',
+    tethered: true,
+  })
+  if (ended !== 'exited' || exit !== 0)
+    throw new HostError(
+      'host.unreadable',
+      `what the host is made of: ${lastLines(stderr || stdout, 1) || ended}`,
+    )
+  return JSON.parse(stdout).inventory
+}
+
+/** Which host this is to others: its instance-id, which Nitro's firmware gives as the asset tag, or else its machine-id. */
+function instanceOf(): string {
+  const assetTag = readNow('/sys/class/dmi/id/board_asset_tag')?.trim() ?? ''
+  return assetTag.startsWith('i-') ? assetTag : (readNow('/etc/machine-id')?.trim() ?? '')
+}
+
+/** The parts of the round on this host. */
+function reporterOf(root: string, history: History): Reporter {
+  const reader = new LinuxHost({
+    claims: new Set(),
+    unfinishedSteps: async () => [],
+    lockHolder: async () => null,
+    libvirt: async () => {
+      throw new Error('the daemon asks libvirt by itself')
+    },
+  })
+  const clock = hostClock
+  const runFolder = join(root, 'run/libvirt')
+  const looking = { read: readNow, list: listNow, exists: existsSync, clock }
+  return new Reporter({
+    clock,
+    sampler: (heard) =>
+      new Sampler({
+        connect: () =>
+          connectOpenReadOnly('qemu:///system', { systemFolder: runFolder, connectDeadlineMs: 5000 }),
+        ...{ read: readNow, clock, runFolder, netDevPath: '/proc/net/dev', heard },
+      }),
+    host: new HostLooker(looking),
+    slow: new SlowLooker({
+      ...looking,
+      query: (argv, deadlineMs) => reader.query(argv, deadlineMs),
+      capacity: (path) => reader.capacity(path),
+    }),
+    own: new OwnUseLooker({
+      ...{ clock, everyMs: beatMs, list: listNow },
+      memoryBytes: () => process.memoryUsage.rss(),
+      cpuMs: () => {
+        const { user, system } = process.cpuUsage()
+        return (user + system) / 1000
+      },
+    }),
+    root: new RootAsker({ ask: () => askRootSide(join(root, 'run/garrison/read.sock')), clock }),
+    history,
+    inventory: readInventory,
+    arrayTitle,
+    run: randomUUID(),
+    identity: { name: hostname(), instance: instanceOf(), version },
+  })
+}
+
+/** Tells systemd that this process lives, as long as it does its work; stops when the signal aborts. */
+async function tellAlive(
+  notifier: Notifier,
+  signal: AbortSignal,
+  failed: (error: unknown) => void,
+): Promise<void> {
+  const { watchdogMs } = notifier
+  if (watchdogMs === null) return
+  while (!signal.aborted) {
+    // Three times within its patience: a host that is busy may be late for one.
+    await hostClock.sleep(watchdogMs / 3, signal).catch(() => undefined)
+    if (!signal.aborted) await notifier.tell('WATCHDOG=1').catch(failed)
+  }
+}
+
+/** Looks, judges, remembers and answers until it is told to stop. Throws when it cannot begin. */
+export async function daemon({ sockets, root = '/' }: Args<'daemon'>): Promise<void> {
+  const log = pino({ base: null }, pino.destination({ dest: 1, sync: true }))
+  const doorways: readonly Doorway[] =
+    sockets === undefined
+      ? passedSockets(process.env).map(({ name, fd }) => {
+          if (name === 'report') return { door: 'read', fd } as const
+          throw new HostError('request.invalid', `systemd passed a socket named ${name}: no door`, {
+            details: { verb: 'daemon' },
+          })
+        })
+      : [{ door: 'read', path: join(sockets, 'report.sock') }]
+  if (doorways.length === 0)
+    throw new HostError('request.invalid', 'systemd passed no socket: start garrison.service', {
+      details: { verb: 'daemon' },
+    })
+  const folder = join(root, 'var/lib/garrison/daemon')
+  const { history, damagedPath } = await History.open(join(folder, 'history.sqlite'))
+  if (damagedPath !== null) log.error({ path: damagedPath }, 'the history was damaged and is begun anew')
+  const reporter = reporterOf(root, history)
+  const served = await serve<DaemonContext>({
+    doorways,
+    contextFor: (who, signal) => ({ who, signal, clock: Date.now, reports: reporter, history }),
+    load: loadOfDaemon,
+    log,
+    idleMs: null,
+  })
+  // A socket that was made is a test's or an administrator's own: nobody else's to use.
+  for (const doorway of doorways) if ('path' in doorway) await chmod(doorway.path, 0o600)
+  const stop = new AbortController()
+  const stopped = () => stop.abort()
+  process.on('SIGTERM', stopped)
+  process.on('SIGINT', stopped)
+  const notifier = notifierOf(process.env, process.pid)
+  const untold = (error: unknown) => log.error({ err: error }, 'systemd was not told')
+  log.info({ version }, 'watching')
+  await notifier?.tell('READY=1').catch(untold)
+  try {
+    await Promise.all([
+      reporter.run(stop.signal),
+      notifier === null ? null : tellAlive(notifier, stop.signal, untold),
+    ])
+  } finally {
+    stop.abort()
+    await notifier?.tell('STOPPING=1').catch(untold)
+    served.stop()
+    history.close()
+    await served.left
+    log.info('left')
+  }
+}

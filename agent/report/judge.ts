@@ -1,0 +1,390 @@
+// Judges what was seen: says what is so now and is not as healthy as it could be. Pure but for what it must remember.
+
+import { formatBytes } from '../../provisioning/block/bytes.ts'
+import type { ProblemReport } from '../../provisioning/problem.ts'
+import type { Severity } from '../../provisioning/resource.ts'
+import { amount } from './amounts.ts'
+import type { Round } from './datapoints.ts'
+import { FINDINGS, type FindingCode, findingEntry, type Level } from './findings.ts'
+import type { Filesystem } from './host/filesystems.ts'
+import { type Datapoint, METRICS } from './metrics.ts'
+import type { RootView } from './root-view.ts'
+import { type Seen, seenValue } from './seen.ts'
+import type { Condition, Judgement } from './standing-findings.ts'
+
+/** What is judged beside a round. */
+export interface Beside {
+  readonly values: readonly Datapoint[]
+  readonly root: RootView
+  /** How the space of filesystems shrinks: milliseconds until nothing is left, by mountpoint. */
+  readonly left: ReadonlyMap<string, number>
+  /** The kernel's name of an array as people know it: `md/garrison`. */
+  readonly arrayTitle: (kernelName: string) => string
+  /** Why the history could not be written the last time; null when it could. */
+  readonly historyProblem: ProblemReport | null
+  /** Whether a finding is so already: what a level has begun ends only lower down. */
+  readonly isSo: (code: string, subject: string | undefined) => boolean
+}
+
+/** Codes of the root side that the daemon judges by itself, and sooner. */
+const judgedHere: ReadonlySet<string> = new Set(['volumes.space', 'volumes.inodes', 'volumes.read-only'])
+
+const severities: readonly Severity[] = ['high', 'warning', 'notice']
+const steppedMs = 2000
+const silentMs = 30_000
+const day = 86_400_000
+/** A value that has not come again for three times as long as it should is of something that is gone. */
+const goneAfter = 3
+
+const levels = Object.entries(FINDINGS).flatMap(([code, entry]) =>
+  'level' in entry ? [[code as FindingCode, entry.level as Level] as const] : [],
+)
+
+const subjectOf = ({ metric, dimensions }: Datapoint): string | undefined => dimensions[METRICS[metric].per]
+
+/** The parts of the host, and which metrics and findings each is the source of. */
+function partsOf({ host, slow }: Round): readonly {
+  readonly name: string
+  readonly part: Seen<unknown> | null
+  readonly metrics: RegExp
+  readonly findings: RegExp
+}[] {
+  const nothing = /^$/
+  return [
+    { name: 'processors', part: host.processors, metrics: /^cpu\./, findings: nothing },
+    { name: 'load', part: host.load, metrics: /^load\./, findings: nothing },
+    { name: 'memory', part: host.memory, metrics: /^memory\.(available|used|swap)/, findings: nothing },
+    { name: 'vmstat', part: host.oomKills, metrics: /^memory\.oom/, findings: nothing },
+    {
+      name: 'pressure of processors',
+      part: host.pressure.cpu,
+      metrics: /^pressure\.cpu/,
+      findings: nothing,
+    },
+    {
+      name: 'pressure of memory',
+      part: host.pressure.memory,
+      metrics: /^pressure\.memory/,
+      findings: nothing,
+    },
+    { name: 'pressure of drives', part: host.pressure.io, metrics: /^pressure\.io/, findings: nothing },
+    { name: 'drives', part: host.drives, metrics: /^drive\./, findings: nothing },
+    { name: 'NICs', part: host.nics, metrics: /^nic\./, findings: /^nic\./ },
+    { name: 'links', part: host.links, metrics: nothing, findings: /^nic\.no-carrier$/ },
+    {
+      name: 'arrays',
+      part: host.arrays,
+      metrics: /^array\./,
+      findings: /^array\.(degraded|inactive|resyncing)$/,
+    },
+    { name: 'taint', part: host.taint, metrics: nothing, findings: /^kernel\.tainted$/ },
+    { name: 'filesystems', part: slow.filesystems, metrics: /^filesystem\./, findings: /^filesystem\./ },
+    { name: 'units', part: slow.failedUnits, metrics: /^units\./, findings: /^units\./ },
+    {
+      name: 'clock',
+      part: slow.clock,
+      metrics: /^clock\./,
+      findings: /^clock\.(offset|unsynchronised)$/,
+    },
+    { name: 'reboot', part: slow.reboot, metrics: nothing, findings: /^kernel\.reboot-needed$/ },
+  ]
+}
+
+const cannotTell = (part: Seen<unknown> | null): boolean => part === null || 'problem' in part
+
+/** Judges one round after the other. */
+export class Judge {
+  /** The last value of each metric that has a level, by metric and subject. */
+  readonly #last = new Map<string, Datapoint>()
+  readonly #writable = new Set<string>()
+  #clockOffsetMs: number | null = null
+
+  /** What is so in this round. */
+  judge(round: Round, beside: Beside): Judgement {
+    const parts = partsOf(round)
+    const blindMetrics = parts.filter(({ part }) => cannotTell(part)).map(({ metrics }) => metrics)
+    const blindFindings = parts.filter(({ part }) => cannotTell(part)).map(({ findings }) => findings)
+    const isBlindTo = (metric: string): boolean => blindMetrics.some((one) => one.test(metric))
+    const vmsAreSeen = round.vms.listed !== null && round.vms.silence === null && !round.vms.listed.stale
+    const root = beside.root
+    return {
+      conditions: [
+        ...this.#levels(round, beside, isBlindTo),
+        ...parts.flatMap(({ name, part }): readonly Condition[] =>
+          part !== null && 'problem' in part
+            ? [{ code: 'host.unreadable', severity: 'warning', subject: name, text: part.problem.message }]
+            : [],
+        ),
+        ...arrays(round, beside),
+        ...kernel(round),
+        ...this.#clock(round),
+        ...this.#filesystems(round, beside),
+        ...(seenValue(round.host.links) ?? []).flatMap(({ name, carrier }): readonly Condition[] =>
+          carrier === false
+            ? [{ code: 'nic.no-carrier', severity: 'warning', subject: name, text: `${name} has no link` }]
+            : [],
+        ),
+        ...(round.slow.failedUnits === null ? [] : (seenValue(round.slow.failedUnits) ?? [])).map(
+          ({ unit, description }): Condition => ({
+            code: 'units.failed',
+            severity: 'warning',
+            subject: unit,
+            text: description === '' ? `${unit} has failed` : `${unit} has failed (${description})`,
+          }),
+        ),
+        ...vms(round),
+        ...rootSide(beside),
+        ...(beside.historyProblem === null
+          ? []
+          : [
+              {
+                code: 'agent.history-unwritable',
+                severity: 'warning',
+                text: beside.historyProblem.message,
+              } as const,
+            ]),
+      ],
+      blind: (code, subject) => {
+        if (code === 'host.unreadable' || code === 'libvirt.silent' || code === 'root.silent') return false
+        const level = findingEntry(code)?.level
+        if (level !== undefined) return isBlindTo(level.metric)
+        if (code.startsWith('vm.')) return !vmsAreSeen
+        if (blindFindings.some((one) => one.test(code))) return true
+        // Which resource a finding is of is not told, so none ends while one of them could not be read.
+        const isOfRoot = findingEntry(code) === null || code === 'root.unknown'
+        return isOfRoot && (root.seen === null || root.problem !== null || isUnread(root, code, subject))
+      },
+    }
+  }
+
+  #levels(
+    { host }: Round,
+    { values, isSo }: Beside,
+    isBlindTo: (metric: string) => boolean,
+  ): readonly Condition[] {
+    for (const value of values) this.#last.set(`${value.metric}\0${subjectOf(value) ?? ''}`, value)
+    for (const [key, { metric, atMs }] of this.#last) {
+      const goneMs = METRICS[metric].everySeconds * 1000 * goneAfter
+      // By the time that is told, for a value has no other: one set back keeps a value for longer, which does no harm.
+      if (!isBlindTo(metric) && host.atMs - atMs > goneMs) this.#last.delete(key)
+    }
+    return levels.flatMap(([code, level]) =>
+      [...this.#last.values()]
+        .filter(({ metric }) => metric === level.metric)
+        .flatMap((point): readonly Condition[] => {
+          const subject = subjectOf(point)
+          const { unit, value } = point
+          const severity =
+            severities.find((one) => value > (level.above[one] ?? Number.POSITIVE_INFINITY)) ??
+            // Between the two it goes on being what it was at least.
+            (value > level.until && isSo(code, subject)
+              ? severities.findLast((one) => level.above[one] !== undefined)
+              : undefined)
+          if (severity === undefined) return []
+          const text = level.says(amount(unit, value))
+          return [
+            {
+              code,
+              severity,
+              ...(subject !== undefined && { subject }),
+              text: subject === undefined ? text : `${subject}: ${text}`,
+            },
+          ]
+        }),
+    )
+  }
+
+  #clock({ host, slow }: Round): readonly Condition[] {
+    const offsetMs = host.atMs - host.tickMs
+    const byMs = this.#clockOffsetMs === null ? 0 : offsetMs - this.#clockOffsetMs
+    this.#clockOffsetMs = offsetMs
+    const source = slow.clock === null ? null : seenValue(slow.clock)
+    return [
+      ...(Math.abs(byMs) > steppedMs
+        ? [
+            {
+              code: 'clock.stepped',
+              severity: 'notice',
+              text: `the clock was set ${amount('milliseconds', Math.abs(byMs))} ${byMs > 0 ? 'forward' : 'back'}`,
+            } as const,
+          ]
+        : []),
+      ...(source !== null && !source.synchronised
+        ? [
+            {
+              code: 'clock.unsynchronised',
+              severity: 'warning',
+              text: 'nothing keeps the clock right',
+            } as const,
+          ]
+        : []),
+    ]
+  }
+
+  #filesystems({ slow }: Round, { left }: Beside): readonly Condition[] {
+    const filesystems = slow.filesystems === null ? null : seenValue(slow.filesystems)
+    return (filesystems ?? []).flatMap((one) => [
+      ...this.#readOnly(one),
+      ...silent(one),
+      ...filling(one, left.get(one.mountpoint)),
+    ])
+  }
+
+  #readOnly({ mountpoint, readOnly }: Filesystem): readonly Condition[] {
+    if (!readOnly) this.#writable.add(mountpoint)
+    if (!readOnly || !this.#writable.has(mountpoint)) return []
+    const text = `${mountpoint} can only be read now`
+    return [{ code: 'filesystem.read-only', severity: 'high', subject: mountpoint, text }]
+  }
+}
+
+const silent = ({ mountpoint, silentMs: passedMs }: Filesystem): readonly Condition[] =>
+  passedMs === null || passedMs < silentMs
+    ? []
+    : [
+        {
+          code: 'filesystem.silent',
+          severity: 'high',
+          subject: mountpoint,
+          text: `${mountpoint} has not answered for ${amount('milliseconds', passedMs)}`,
+        },
+      ]
+
+function filling({ mountpoint, capacity }: Filesystem, leftMs: number | undefined): readonly Condition[] {
+  if (leftMs === undefined || capacity === null || leftMs >= 7 * day) return []
+  if (capacity.freeBytes > capacity.sizeBytes / 2) return []
+  const left = leftMs < 2 * day ? `${Math.round(leftMs / 3_600_000)} h` : `${Math.round(leftMs / day)} days`
+  return [
+    {
+      code: 'filesystem.fills',
+      severity: leftMs < day ? 'high' : 'warning',
+      subject: mountpoint,
+      text: `${mountpoint} has ${formatBytes(capacity.freeBytes)} left, and is full in ${left} at the rate of the last day`,
+    },
+  ]
+}
+
+function arrays({ host }: Round, { arrayTitle }: Beside): readonly Condition[] {
+  return (seenValue(host.arrays) ?? []).flatMap((array): readonly Condition[] => {
+    const { kernelName, active, metadata, wantedDevices, workingDevices, progress, members } = array
+    const subject = arrayTitle(kernelName)
+    // A container of the firmware is never active: the volumes in it are.
+    if (!active && /^external:(imsm|ddf)/.test(metadata)) return []
+    if (!active) {
+      const text = `${subject} is known to the kernel but does not run; ${members.length} members are there`
+      return [{ code: 'array.inactive', severity: 'high', subject, text }]
+    }
+    const lacking = wantedDevices === null || workingDevices === null ? 0 : wantedDevices - workingDevices
+    const isMoving = progress !== null && ['resync', 'recovery'].includes(progress.action)
+    const percent = progress?.percent ?? null
+    const left = progress?.minutesLeft ?? null
+    const done = percent === null ? 'it waits' : `${Math.floor(percent)} % are done`
+    const leftText = left === null ? '' : `, ${amount('seconds', left * 60)} left`
+    return [
+      ...(lacking > 0
+        ? [
+            {
+              code: 'array.degraded',
+              severity: 'high',
+              subject,
+              text: `${subject} works with ${workingDevices} of ${wantedDevices} members`,
+            } as const,
+          ]
+        : []),
+      ...(isMoving
+        ? [
+            {
+              code: 'array.resyncing',
+              severity: 'warning',
+              subject,
+              text: `${subject} is not redundant until its ${progress.action} ends: ${done}${leftText}`,
+            } as const,
+          ]
+        : []),
+    ]
+  })
+}
+
+function kernel({ host, slow }: Round): readonly Condition[] {
+  const marks = seenValue(host.taint) ?? []
+  const [gravest] = marks
+  const packages = slow.reboot === null ? null : seenValue(slow.reboot)
+  const named = packages === null || packages.length === 0 ? 'software' : packages.join(', ')
+  return [
+    ...(gravest === undefined
+      ? []
+      : [
+          {
+            code: 'kernel.tainted',
+            severity: gravest.severity,
+            text: marks.map(({ text }) => text).join('; '),
+          },
+        ]),
+    ...(packages === null
+      ? []
+      : [
+          {
+            code: 'kernel.reboot-needed',
+            severity: 'notice' as const,
+            text: `${named} runs as it was before it was brought up to date`,
+          },
+        ]),
+  ]
+}
+
+function vms({ vms: sample }: Round): readonly Condition[] {
+  const { silence, listed } = sample
+  const silentText = silence ?? (listed === null ? 'libvirt has not answered yet' : null)
+  return [
+    ...(silentText === null ? [] : [{ code: 'libvirt.silent', severity: 'high', text: silentText } as const]),
+    ...sample.vms.flatMap(({ name: subject, power: reading, stuckSinceMs }): readonly Condition[] => {
+      const { power, reason } = reading?.value ?? { power: null, reason: '' }
+      const found = (code: FindingCode, severity: Severity, text: string): readonly Condition[] => [
+        { code, severity, subject, text: `${subject} ${text}` },
+      ]
+      const stuck =
+        stuckSinceMs === null ? [] : found('vm.stuck', 'warning', 'runs, but its QEMU does not answer')
+      if (power === 'crashed' || reason === 'crashed') return found('vm.crashed', 'high', 'has crashed')
+      if (power === 'off' && reason === 'failed') return found('vm.crashed', 'high', 'could not be started')
+      if (power === 'paused' && reason === 'I/O error')
+        return found('vm.io-error', 'high', 'was paused: a disk of it cannot be read or written')
+      if (power === 'unknown' && reason === 'its process has ended')
+        return found('vm.lost', 'high', 'has no process any more, and libvirt has not said why')
+      return stuck
+    }),
+  ]
+}
+
+const unreadOf = ({ seen }: RootView): readonly string[] =>
+  seen?.resources.flatMap(({ resource, problem }) => (problem === undefined ? [] : [resource])) ?? []
+
+/** Whether a finding is of a resource that could not be read the last time: codes begin with it, or with what it is made of. */
+const isUnread = (root: RootView, code: string, subject: string | undefined): boolean =>
+  unreadOf(root).some(
+    (resource) =>
+      resource === subject ||
+      code.startsWith(`${resource}.`) ||
+      (resource === 'array' && code.startsWith('drive.')),
+  )
+
+function rootSide({ root }: Beside): readonly Condition[] {
+  const { seen, problem } = root
+  return [
+    ...(problem === null
+      ? []
+      : [{ code: 'root.silent', severity: 'warning', text: problem.message } as const]),
+    ...(seen?.resources ?? []).flatMap(({ resource, findings, problem: unread }) => [
+      ...findings.filter(({ code }) => !judgedHere.has(code)),
+      ...(unread === undefined
+        ? []
+        : [
+            {
+              code: 'root.unknown',
+              severity: 'warning',
+              subject: resource,
+              text: `${resource} could not be read: ${unread.message}`,
+            } as const,
+          ]),
+    ]),
+  ]
+}

@@ -1,0 +1,21 @@
+// What the verbs work with that the daemon answers.
+
+import type { History } from '../report/history.ts'
+import type { Report } from '../report/report.ts'
+
+/** The reports of this host. */
+export interface ReportSource {
+  /** Null before the first. */
+  readonly latest: Report | null
+  /** Calls with each report that differs from the one before; answers how to end that. */
+  onReport(listener: (report: Report) => void): () => void
+}
+
+/** What a verb of the daemon may use. `signal` aborts when the caller left or the daemon must go. */
+export interface DaemonContext {
+  readonly who: string
+  readonly clock: () => number
+  readonly signal: AbortSignal
+  readonly reports: ReportSource
+  readonly history: Pick<History, 'read' | 'everyMs' | 'partsOf'>
+}
