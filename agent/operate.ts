@@ -16,6 +16,8 @@ import { type Doorway, serve } from './api/server.ts'
 import type { Args } from './api/verbs.ts'
 import { version } from './api/version.ts'
 import { readDesiredFiles, readOne, readTemplateFiles, withDropIn } from './host/desired-files.ts'
+import { Ec2 } from './host/ec2.ts'
+import { Imds } from './host/imds.ts'
 import { answerMemory, Libvirt } from './host/libvirt.ts'
 import { LinuxHost } from './host/linux-host.ts'
 import { lockHolder, takeHold, takeLock } from './host/lock.ts'
@@ -46,8 +48,12 @@ export function partsOf(root = '/'): Parts<Connection> {
     Date.now,
     answerMemory(join(root, 'run/garrison/libvirt-answered')),
   )
+  const imds = new Imds()
+  const ec2 = new Ec2({ imds, memoryPath: join(root, 'var/lib/garrison/ec2.json'), clock: Date.now })
   const reader = new LinuxHost({
     claims,
+    imds,
+    ec2,
     unfinishedSteps: () => journal.unfinishedSteps(),
     lockHolder: () => lockHolder(lockPath),
     libvirt: () => libvirt.connection('monitor'),
@@ -60,7 +66,7 @@ export function partsOf(root = '/'): Parts<Connection> {
   return {
     resources,
     reader,
-    performer: new LinuxPerformer({ reader, claims, libvirt: () => libvirt.connection('control') }),
+    performer: new LinuxPerformer({ reader, claims, ec2, libvirt: () => libvirt.connection('control') }),
     journal,
     documentFolder,
     ownFolder: join(root, 'var/lib/garrison'),
@@ -101,7 +107,9 @@ export function partsOf(root = '/'): Parts<Connection> {
     async instance() {
       // Nitro's firmware gives the instance-id as the board's asset tag; the hypervisor of others may give anything.
       const assetTag = await readTrimmed('/sys/class/dmi/id/board_asset_tag')
-      return assetTag.startsWith('i-') ? assetTag : readTrimmed('/etc/machine-id')
+      if (assetTag.startsWith('i-')) return assetTag
+      // That metadata are silent for a moment must not make it another host: that is an error, and no machine-id.
+      return (await imds.instance())?.instanceId ?? readTrimmed('/etc/machine-id')
     },
     libvirt: (use) => libvirt.connection(use),
     ownLibvirt: () => libvirt.own('monitor'),

@@ -105,6 +105,9 @@ export function onceEach(reader: HostReader): HostReader {
     domains: once('domains', () => reader.domains()),
     pools: once('pools', () => reader.pools()),
     networks: once('networks', () => reader.networks()),
+    instance: once('instance', () => reader.instance()),
+    instanceEvents: once('instanceEvents', () => reader.instanceEvents()),
+    ec2Network: once('ec2Network', (question) => reader.ec2Network(question)),
   }
 }
 

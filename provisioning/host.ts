@@ -1,5 +1,6 @@
 // What decisions may know of a host and ask to be done to it: interfaces only, no implementation.
 
+import type { Ec2Question, Ec2Reading, InstanceEvents, InstanceFacts } from './instance.ts'
 import type { Action, Risk, Step } from './resource.ts'
 
 /** What a foreign tool answered. A non-zero exit is an answer, not an error: the tool's parser judges it. */
@@ -139,6 +140,12 @@ export interface HostReader {
   domains(): Promise<readonly DomainFacts[]>
   pools(): Promise<readonly PoolFacts[]>
   networks(): Promise<readonly NetworkFacts[]>
+  /** What the metadata tell of this instance; null on a host that is none. Errors: `imds.…`. */
+  instance(): Promise<InstanceFacts | null>
+  /** What AWS announces for this instance; null on a host that is none. Errors: `imds.…`. */
+  instanceEvents(): Promise<InstanceEvents | null>
+  /** What EC2 tells of the network of this instance. Never an error: an answer that cannot be had is the last one and why. */
+  ec2Network(question: Ec2Question): Promise<Ec2Reading>
 }
 
 /** What one action did. `stderrTail` holds at most the last 20 lines. */

@@ -300,6 +300,63 @@ export const PROBLEMS = {
     meaning: 'The drive is zoned: md cannot write to it as it wants.',
     remedy: 'Use another drive.',
   },
+  'ec2.credentials-expired': {
+    meaning: 'AWS says that the request, or the credentials that it was signed with, have expired.',
+    remedy:
+      'Compare the clock of this host (timedatectl) with the real time. Credentials of an instance role are renewed by themselves once the Region can be reached; renew others yourself.',
+    retry: true,
+  },
+  'ec2.credentials-refused': {
+    meaning: 'AWS does not know the credentials, or their signature is wrong.',
+    remedy:
+      'See which are used: the instance profile, or AWS_ variables and files in ~/.aws of root. Correct or remove those that are wrong.',
+  },
+  'ec2.denied': {
+    meaning: 'IAM does not allow this host what it asked the EC2 API for.',
+    remedy:
+      'Allow {action} to the role of this instance: garrison iam prints the whole policy. IAM needs up to a minute to spread it.',
+  },
+  'ec2.no-credentials': {
+    meaning: 'There are no AWS credentials to ask the EC2 API with.',
+    remedy: 'Give the instance an instance profile whose role has the policy that garrison iam prints.',
+  },
+  'ec2.no-instance': {
+    meaning: 'This host is no EC2 instance, or nobody tells that it is one.',
+    remedy:
+      'A local network interface needs an EC2 instance on an Outposts server; take uplinks.lni out of the document of this host.',
+  },
+  'ec2.not-visible': {
+    meaning: 'EC2 made a network interface, or says that it did, and then does not know it.',
+    remedy:
+      'Run garrison apply again: it looks first whether it is there by now, and otherwise asks for another one.',
+    retry: true,
+  },
+  'ec2.refused': {
+    meaning: 'The EC2 API does not do what was asked, and says why.',
+    remedy: 'Read its reason in the message; correct the document or what stands in its way in the account.',
+  },
+  'ec2.server-error': {
+    meaning: 'The EC2 API has a fault of its own.',
+    remedy: 'Run garrison apply again later; the AWS Health Dashboard tells of larger disturbances.',
+    retry: true,
+  },
+  'ec2.throttled': {
+    meaning: 'The EC2 API was asked too much by this account for the moment.',
+    remedy: 'Run garrison apply again in a few minutes; find out what else asks so much of EC2.',
+    retry: true,
+  },
+  'ec2.unexpected-answer': {
+    meaning: 'What answers in the place of the EC2 API does not speak as it does.',
+    remedy:
+      'See what AWS_ENDPOINT_URL_EC2, a proxy or the name service lead to; then run garrison apply again.',
+    retry: true,
+  },
+  'ec2.unreachable': {
+    meaning: 'The EC2 API of the Region did not answer. Everything that needs no EC2 goes on.',
+    remedy:
+      'See whether the Region can be reached over the ENI (ip route get, the service link of the Outpost, VPC endpoints, name service). Nothing is lost meanwhile.',
+    retry: true,
+  },
   'file.exists': {
     meaning: 'A file or folder is in the place where another was to be put; nothing was replaced.',
     remedy: 'Look what it is; move it away yourself if it is not needed, then run garrison apply again.',
@@ -392,6 +449,23 @@ export const PROBLEMS = {
     meaning: 'The file has another length than the document says.',
     remedy: 'Correct sizeBytes, or leave it out: the checksum decides.',
   },
+  'imds.refused': {
+    meaning: 'The instance metadata are there and refuse to answer.',
+    remedy:
+      'Switch the metadata endpoint of the instance on (HttpEndpoint enabled in its metadata options), and see that no firewall of this host denies it to root.',
+  },
+  'imds.unexpected-answer': {
+    meaning: 'What answers in the place of the instance metadata does not speak as they do.',
+    remedy:
+      'See what is behind the link-local address: ip route get 169.254.169.254, and AWS_EC2_METADATA_SERVICE_ENDPOINT.',
+    retry: true,
+  },
+  'imds.unreachable': {
+    meaning: 'This is an EC2 instance, and its metadata do not answer.',
+    remedy:
+      'See that 169.254.169.254 is routed over the first interface (ip route get 169.254.169.254) and denied by no firewall.',
+    retry: true,
+  },
   'job.busy': {
     meaning: 'Other long work on the same VM, image or place is under way.',
     remedy: 'See it with garrison jobs; when it has ended, or been cancelled, ask again.',
@@ -440,6 +514,39 @@ export const PROBLEMS = {
     remedy:
       'See systemctl status libvirtd virtqemud and journalctl -u libvirtd; a restart of it touches no running VM.',
     retry: true,
+  },
+  'lni.detaching': {
+    meaning: 'The local network interface is just being detached.',
+    remedy: 'Wait until EC2 has ended that, then run garrison apply again.',
+    retry: true,
+  },
+  'lni.elsewhere': {
+    meaning:
+      'The interface that was made for this host is in another subnet, or attached to another instance.',
+    remedy:
+      'Give uplinks.lni.subnet the subnet that it is in; or detach it there, delete it yourself (aws ec2 delete-network-interface) and apply again.',
+  },
+  'lni.index-taken': {
+    meaning: 'An interface of another kind is attached where the local network interface belongs.',
+    remedy: 'Detach it, or give uplinks.lni.deviceIndex another number.',
+  },
+  'lni.no-subnet': {
+    meaning: 'The subnet for the local network interface does not exist, or could not be told.',
+    remedy: 'Correct uplinks.lni.subnet; without it the subnet of the first interface is taken.',
+  },
+  'lni.not-on-outpost': {
+    meaning: 'The subnet is on no Outpost, and local network interfaces are on Outposts servers alone.',
+    remedy:
+      'Give uplinks.lni.subnet a subnet of the Outposts server, or take uplinks.lni out of the document of this host.',
+  },
+  'lni.other-index': {
+    meaning: 'The instance has its local network interface already, at another device index.',
+    remedy: 'Give uplinks.lni.deviceIndex the index that it has; an instance has one such interface.',
+  },
+  'lni.subnet-index': {
+    meaning:
+      'The subnet has its local network interfaces at another device index; that is one for all its hosts.',
+    remedy: 'Give uplinks.lni.deviceIndex the index of the subnet.',
   },
   'plan.changed': {
     meaning: 'Between plan and first write the host changed, so the step was not begun.',

@@ -29,6 +29,8 @@ export type Condition =
   | { readonly kind: 'unlocked'; readonly path: string }
   /** The query exits with 0 and its standard output matches the regular expression. */
   | { readonly kind: 'answer'; readonly argv: readonly [string, ...string[]]; readonly pattern: string }
+  /** A network interface that is a device of its own (no bridge, no VLAN) has this MAC: lower case, with colons. */
+  | { readonly kind: 'interface'; readonly mac: string }
 
 /** The closed set of things that Garrison can do to a host. Paths are absolute; deadlines in milliseconds. */
 export type Action =
@@ -68,6 +70,7 @@ export type Action =
   | DomainAction
   | PoolAction
   | UndoAction
+  | Ec2Action
   /**
    * Fetches a file whole: a path, an http(s) URL or `s3://BUCKET/KEY`. Goes on where an earlier try was cut off, and gives the file
    * its name only when its content is what the checksum (`sha256:…`, `sha512:…`) says. A file that is there already is verified.
@@ -143,6 +146,43 @@ export type UndoAction = { readonly kind: 'undo' } & (
   | { readonly operation: 'confirm'; readonly witnesses: readonly Witness[] }
   /** Puts back at once what is armed; nothing when nothing is. */
   | { readonly operation: 'restore' }
+)
+
+/**
+ * What is asked of the EC2 API. Each is looked up just before it is asked for, and is no error when it was so already.
+ * An `interfaceId` of null is that of the interface with our tag, in a forecast of what follows its making.
+ */
+export type Ec2Action = {
+  readonly kind: 'ec2'
+} /** Makes every interface of the subnet that is attached at the device index a local network interface. */ & (
+  | { readonly operation: 'enable-lni'; readonly subnetId: string; readonly deviceIndex: number }
+  | {
+      readonly operation: 'create-interface'
+      readonly instanceId: string
+      readonly subnetId: string
+      /** EC2 makes one interface for one token, however often it is asked. */
+      readonly clientToken: string
+      readonly description: string
+      readonly tags: Readonly<Record<string, string>>
+      /** Interfaces that this one takes the place of; one of them that is there after all is kept, and none is made. */
+      readonly gone: readonly string[]
+    }
+  | {
+      readonly operation: 'attach-interface'
+      readonly instanceId: string
+      readonly interfaceId: string | null
+      readonly deviceIndex: number
+    }
+  | {
+      readonly operation: 'delete-on-termination'
+      readonly instanceId: string
+      readonly interfaceId: string | null
+    }
+  | {
+      readonly operation: 'tag-interface'
+      readonly interfaceId: string
+      readonly tags: Readonly<Record<string, string>>
+    }
 )
 
 /** Why a step cannot be performed, in the words of the problem table. */

@@ -18,9 +18,12 @@ import type {
   PoolFacts,
   UnfinishedStep,
 } from '../../provisioning/host.ts'
+import type { Ec2Question, Ec2Reading, InstanceEvents, InstanceFacts } from '../../provisioning/instance.ts'
 import { HostError } from '../../provisioning/problem.ts'
+import type { FromEc2 } from './ec2.ts'
 import { type Argv, execute, lastLines } from './exec.ts'
 import { errnoOf } from './files.ts'
+import type { Imds } from './imds.ts'
 import { type ReadCalls, readDomains, readNetworks, readPools } from './libvirt-read.ts'
 import { onlyReads } from './queries.ts'
 
@@ -34,6 +37,8 @@ export interface LinuxHostOptions {
   lockHolder(): Promise<LockHolder | null>
   /** Throws `libvirt.unreachable`, `libvirt.denied`. */
   libvirt(): Promise<ReadCalls>
+  readonly imds: Pick<Imds, 'instance' | 'events'>
+  readonly ec2: FromEc2
 }
 
 const queryDeadlineMs = 30_000
@@ -342,5 +347,16 @@ export class LinuxHost implements HostReader {
 
   async networks(): Promise<readonly NetworkFacts[]> {
     return readNetworks(await this.#options.libvirt())
+  }
+  instance(): Promise<InstanceFacts | null> {
+    return this.#options.imds.instance()
+  }
+
+  instanceEvents(): Promise<InstanceEvents | null> {
+    return this.#options.imds.events()
+  }
+
+  ec2Network(question: Ec2Question): Promise<Ec2Reading> {
+    return this.#options.ec2.network(question)
   }
 }

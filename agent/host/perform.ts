@@ -4,11 +4,11 @@ import { createHash } from 'node:crypto'
 import { constants } from 'node:fs'
 import { type FileHandle, open, realpath, stat } from 'node:fs/promises'
 import { basename } from 'node:path'
-import { isSea } from 'node:sea'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ActionOutcome, HostReader, Performer } from '../../provisioning/host.ts'
-import { HostError, PROBLEMS, type ProblemCode, type ProblemReport } from '../../provisioning/problem.ts'
+import { HostError, type ProblemCode } from '../../provisioning/problem.ts'
 import type { Action, Condition } from '../../provisioning/resource.ts'
+import type { ToEc2 } from './ec2.ts'
 import { type Argv, type Execution, execute, lastLines } from './exec.ts'
 import { fetchFile } from './fetch.ts'
 import { errnoOf, makeFolder, moveFile, removeFile, replaceFile } from './files.ts'
@@ -17,6 +17,7 @@ import type { Claims } from './linux-host.ts'
 import { performUndo, type UndoParts } from './undo.ts'
 import { undoFolder } from './undo-saved.ts'
 import { systemdTimer } from './undo-timer.ts'
+import { networkProperties, reportIn, self, systemdRun } from './unit.ts'
 
 type Of<Kind extends Action['kind']> = Extract<Action, { kind: Kind }>
 
@@ -27,9 +28,21 @@ export interface LinuxPerformerOptions {
   readonly libvirt: ToLibvirt
   /** Where changes to the network are kept until they are confirmed, and what counts their deadlines. */
   readonly undo?: Pick<UndoParts, 'folder' | 'timer'>
+  readonly ec2: ToEc2
 }
 
 const pollMs = 250
+
+function ec2Summary(action: Of<'ec2'>): string {
+  switch (action.operation) {
+    case 'enable-lni':
+      return `${action.operation} ${action.subnetId} at device index ${action.deviceIndex}`
+    case 'create-interface':
+      return `${action.operation} in ${action.subnetId}`
+    default:
+      return `${action.operation} ${action.interfaceId ?? 'the interface of this host'}`
+  }
+}
 
 /** What an action does, in one line for the journal. */
 export function summaryOf(action: Action): string {
@@ -51,6 +64,8 @@ export function summaryOf(action: Action): string {
       return `${action.operation} ${action.kind} ${action.name}`
     case 'undo':
       return `${action.operation} undo`
+    case 'ec2':
+      return `EC2: ${ec2Summary(action)}`
     case 'fetch':
       return `fetch ${action.source} to ${action.path}`
   }
@@ -119,6 +134,18 @@ async function obstacle(reader: HostReader, until: Condition): Promise<string | 
       const holders = await lockHolders(reader, until.path)
       return holders.length === 0 ? null : `${until.path} is locked by ${holders.join(', ')}`
     }
+    case 'interface': {
+      const names = (await reader.list('/sys/class/net')) ?? []
+      for (const name of names) {
+        const mac = await reader.readText(`/sys/class/net/${name}/address`)
+        if (
+          mac?.trim().toLowerCase() === until.mac &&
+          (await reader.resolve(`/sys/class/net/${name}/device`))
+        )
+          return null
+      }
+      return `no device has the MAC ${until.mac}`
+    }
     case 'answer': {
       const { exit, stdout, stderr } = await reader.query(until.argv)
       if (exit === 0 && new RegExp(until.pattern).test(stdout)) return null
@@ -136,46 +163,19 @@ async function idOf(reader: HostReader, table: 'passwd' | 'group', name: string)
   return id
 }
 
-/** How this very program is started. */
-const self: Argv = isSea() ? [process.execPath] : [process.execPath, process.argv[1] ?? '']
-
-/** What is left to a process that fetches: files of any owner, and the network. */
-const fetchProperties = [
-  'CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_FOWNER',
-  'NoNewPrivileges=yes',
-  'ProtectSystem=full',
-  'ProtectKernelModules=yes',
-  'ProtectKernelTunables=yes',
-  'ProtectKernelLogs=yes',
-  'ProtectControlGroups=yes',
-  'PrivateDevices=yes',
-  'RestrictNamespaces=yes',
-  'RestrictSUIDSGID=yes',
-  'RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6',
-]
-
-/** The problem that a verb told with --json, or null. */
-function reportIn(stdout: string): ProblemReport | null {
-  try {
-    const answer = JSON.parse(stdout) as ProblemReport
-    return answer.code in PROBLEMS ? answer : null
-  } catch (error) {
-    if (error instanceof SyntaxError) return null
-    throw error
-  }
-}
-
 /** The Performer of the machine that this process runs on. */
 export class LinuxPerformer implements Performer {
   readonly #reader: HostReader
   readonly #claims: Claims
   readonly #libvirt: ToLibvirt
   readonly #undo: UndoParts
+  readonly #ec2: ToEc2
 
-  constructor({ reader, claims, libvirt, undo }: LinuxPerformerOptions) {
+  constructor({ reader, claims, libvirt, undo, ec2 }: LinuxPerformerOptions) {
     this.#reader = reader
     this.#claims = claims
     this.#libvirt = libvirt
+    this.#ec2 = ec2
     const { folder, timer } = undo ?? { folder: undoFolder, timer: systemdTimer }
     this.#undo = { folder, timer, reader, run: (action) => this.#run(action) }
   }
@@ -219,6 +219,10 @@ export class LinuxPerformer implements Performer {
     undo: async (action) => {
       const told = await performUndo(this.#undo, action)
       return told === null ? {} : { stderrTail: told }
+    },
+    ec2: async (action) => {
+      await this.#ec2.perform(action)
+      return {}
     },
     fetch: (action) => this.#fetch(action),
   }
@@ -296,7 +300,8 @@ export class LinuxPerformer implements Performer {
         // Its own deadline comes first, and says more.
         deadlineMs: action.deadlineMs + 60_000,
       },
-      fetchProperties,
+      // Files of any owner, and the network.
+      ['CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_FOWNER', ...networkProperties],
     )
     const result = resultOf(execution)
     if (execution.exit === 0) return result
@@ -320,23 +325,8 @@ export class LinuxPerformer implements Performer {
       },
       deadlineMs,
     })
-    const variables = { LC_ALL: 'C.UTF-8', ...environment }
     return this.#execute(
-      [
-        '/usr/bin/systemd-run',
-        '--wait',
-        '--collect',
-        '--pipe',
-        '--quiet',
-        '--service-type=exec',
-        `--unit=${unit}`,
-        `--description=Garrison: ${basename(argv[0])}`,
-        `--property=RuntimeMaxSec=${Math.ceil(deadlineMs / 1000)}`,
-        ...properties.map((property) => `--property=${property}`),
-        ...Object.entries(variables).map(([name, value]) => `--setenv=${name}=${value}`),
-        '--',
-        ...argv,
-      ],
+      systemdRun({ argv, name: unit, deadlineMs, environment, properties }),
       action,
       deadlineMs + 120_000,
     )

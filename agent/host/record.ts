@@ -26,6 +26,9 @@ const calls: Readonly<Record<keyof HostReader, true>> = {
   domains: true,
   pools: true,
   networks: true,
+  instance: true,
+  instanceEvents: true,
+  ec2Network: true,
 }
 
 /** The same reader, telling `write` one line (without line feed) per call. Errors that are no HostError are passed on unwritten. */

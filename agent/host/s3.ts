@@ -1,37 +1,22 @@
 // Where an S3 object is: a signed https URL (AWS Signature Version 4, in the query), with credentials as the AWS SDK finds them.
 
 import { HostError } from '../../provisioning/problem.ts'
+import { Imds } from './imds.ts'
 
 /** A signature is good for the beginning of one request. */
 const expiresSeconds = 900
-const metadataMs = 2000
 
 const refused = (message: string, cause: unknown): HostError =>
   new HostError('image.no-credentials', message, { cause })
 
-/** The region that this host is in, as the instance metadata (IMDSv2) tell it. Throws `image.no-credentials`. */
+/** The region that this host is in. Throws `image.no-credentials`. */
 async function regionOfHost(): Promise<string> {
-  const { AWS_EC2_METADATA_SERVICE_ENDPOINT: endpoint = 'http://169.254.169.254' } = process.env
-  const ask = async (path: string, options: RequestInit): Promise<string> => {
-    const response = await fetch(new URL(path, endpoint), {
-      ...options,
-      signal: AbortSignal.timeout(metadataMs),
-    })
-    if (!response.ok) throw new Error(`${path} answers ${response.status}`)
-    return response.text()
-  }
-  try {
-    const token = await ask('/latest/api/token', {
-      method: 'PUT',
-      headers: { 'x-aws-ec2-metadata-token-ttl-seconds': '60' },
-    })
-    return await ask('/latest/meta-data/placement/region', { headers: { 'x-aws-ec2-metadata-token': token } })
-  } catch (cause) {
-    throw refused(
-      'the region of this host is not known: neither AWS_REGION nor instance metadata say it',
-      cause,
-    )
-  }
+  const why = 'the region of this host is not known: neither AWS_REGION nor instance metadata say it'
+  const instance = await new Imds().instance().catch((cause: unknown) => {
+    throw refused(why, cause)
+  })
+  if (instance === null) throw refused(why, null)
+  return instance.region
 }
 
 /**

@@ -59,8 +59,26 @@ export const commandText = (argv: readonly string[]): string => argv.map(quoted)
 
 const conditionText = (until: Condition): string => {
   if (until.kind === 'exists') return `${until.path} exists`
+  if (until.kind === 'interface') return `a device has the MAC ${until.mac}`
   if (until.kind === 'unlocked') return `nobody holds ${until.path}`
   return `${commandText(until.argv)} answers ${until.pattern}`
+}
+
+function ec2Text(action: Extract<Action, { kind: 'ec2' }>): string {
+  switch (action.operation) {
+    case 'enable-lni':
+      return `EC2 ModifySubnetAttribute ${action.subnetId} EnableLniAtDeviceIndex=${action.deviceIndex}`
+    case 'create-interface':
+      return `EC2 CreateNetworkInterface in ${action.subnetId} ClientToken=${action.clientToken}`
+    case 'attach-interface':
+      return `EC2 AttachNetworkInterface ${action.interfaceId ?? '(the new one)'} DeviceIndex=${action.deviceIndex}`
+    case 'delete-on-termination':
+      return `EC2 ModifyNetworkInterfaceAttribute ${action.interfaceId ?? '(the new one)'} DeleteOnTermination=true`
+    case 'tag-interface': {
+      const tags = Object.entries(action.tags).map(([key, value]) => `${key}=${value}`)
+      return `EC2 CreateTags ${action.interfaceId} ${tags.join(', ')}`
+    }
+  }
 }
 
 const octal = (mode: number): string => `0${mode.toString(8)}`
@@ -117,6 +135,8 @@ export function actionText(action: Action): string {
     }
     case 'undo':
       return undoText(action)
+    case 'ec2':
+      return ec2Text(action)
     case 'fetch':
       return `fetch ${action.source} to ${action.path}`
   }

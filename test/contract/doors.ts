@@ -16,6 +16,7 @@ import { LinuxHost } from '../../agent/host/linux-host.ts'
 import { LinuxPerformer } from '../../agent/host/perform.ts'
 import { type Connection, connectOpen } from '../../agent/node-libvirt/index.ts'
 import { loadServed } from '../../agent/verbs/index.ts'
+import { noCloud } from '../unit/no-cloud.ts'
 import { fakeParts } from './fake-host.ts'
 import type { Libvirtd } from './libvirtd.ts'
 
@@ -94,6 +95,7 @@ export async function openDoors(libvirtd: Libvirtd, uri: string): Promise<Doors>
     unfinishedSteps: async () => [],
     lockHolder: async () => null,
     libvirt: () => libvirt.connection('monitor'),
+    ...noCloud,
   })
   const parts: Parts<Connection> = {
     ...fakeParts(folder),
@@ -102,6 +104,7 @@ export async function openDoors(libvirtd: Libvirtd, uri: string): Promise<Doors>
       reader,
       claims: new Set(),
       libvirt: () => libvirt.connection('control'),
+      ec2: noCloud.ec2,
     }),
     libvirt: (use) => libvirt.connection(use),
     ownLibvirt: () => libvirt.own('monitor'),

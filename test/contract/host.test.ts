@@ -9,6 +9,7 @@ import { recording } from '../../agent/host/record.ts'
 import type { HostReader, UnfinishedStep } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import { readTranscript, replay } from '../observe/replay.ts'
+import { noCloud } from '../unit/no-cloud.ts'
 
 const isRoot = process.getuid?.() === 0
 
@@ -39,6 +40,7 @@ const host = new LinuxHost({
   unfinishedSteps: async () => [step],
   lockHolder: async () => holder,
   libvirt: () => Promise.reject(new Error('not asked')),
+  ...noCloud,
 })
 
 /** What a caller sees of a call: its answer, or the error without the cause and remedy that belong to the code. */

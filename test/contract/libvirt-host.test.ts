@@ -14,6 +14,7 @@ import type { DomainFacts } from '../../provisioning/host.ts'
 import { xmlDigest } from '../../provisioning/libvirt/xml.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import type { Action, DomainAction } from '../../provisioning/resource.ts'
+import { noCloud } from '../unit/no-cloud.ts'
 import { startLibvirtd, virsh } from './libvirtd.ts'
 
 t.setTimeout(120_000)
@@ -42,8 +43,14 @@ const reader = new LinuxHost({
   unfinishedSteps: async () => [],
   lockHolder: async () => null,
   libvirt: () => kept.connection('monitor'),
+  ...noCloud,
 })
-const performer = new LinuxPerformer({ reader, claims, libvirt: () => kept.connection('control') })
+const performer = new LinuxPerformer({
+  reader,
+  claims,
+  ec2: noCloud.ec2,
+  libvirt: () => kept.connection('control'),
+})
 
 const ask = (...args: readonly string[]): string => virsh(libvirtd.socketPath, 'qemu:///system', ...args)
 

@@ -34,6 +34,9 @@ const calls: readonly (keyof HostReader)[] = [
   'domains',
   'pools',
   'networks',
+  'instance',
+  'instanceEvents',
+  'ec2Network',
 ]
 
 const keyOf = ({ call, args }: Pick<Reading, 'call' | 'args'>): string =>

@@ -7,6 +7,7 @@ import { volumesInBackup } from '../../provisioning/block/lvm-backup.ts'
 import type { Answer, HostReader, UnfinishedStep } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import { wanting } from './array-host.ts'
+import { readsNoCloud } from './no-cloud.ts'
 
 /** A host by its files (text), links (path -> real path) and answers (argv -> answer). Folders follow from the files. */
 interface World {
@@ -74,6 +75,7 @@ function readerOf({ files = {}, links = {}, answers = {}, modified = {}, denied 
     domains: async () => [],
     pools: async () => [],
     networks: async () => [],
+    ...readsNoCloud,
     ...more,
   }
   return { reader, asked }

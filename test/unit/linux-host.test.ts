@@ -18,6 +18,7 @@ import { tmpdir } from 'node:os'
 import t, { type Test } from 'tap'
 import { LinuxHost } from '../../agent/host/linux-host.ts'
 import type { IoActivity, LockHolder, UnfinishedStep } from '../../provisioning/host.ts'
+import { noCloud } from './no-cloud.ts'
 
 const isRoot = process.getuid?.() === 0
 const needsRoot = isRoot ? {} : { skip: 'loop devices and other users need root' }
@@ -28,7 +29,14 @@ const hostWith = (
   claims: Set<string>,
   steps: readonly UnfinishedStep[] = [],
   holder: LockHolder | null = null,
-) => new LinuxHost({ claims, unfinishedSteps: async () => steps, lockHolder: async () => holder, libvirt })
+) =>
+  new LinuxHost({
+    claims,
+    unfinishedSteps: async () => steps,
+    lockHolder: async () => holder,
+    libvirt,
+    ...noCloud,
+  })
 
 const host = hostWith(new Set())
 

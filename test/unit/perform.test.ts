@@ -20,6 +20,7 @@ import { LinuxHost } from '../../agent/host/linux-host.ts'
 import { LinuxPerformer, summaryOf } from '../../agent/host/perform.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import type { Action } from '../../provisioning/resource.ts'
+import { noCloud } from './no-cloud.ts'
 
 const needsRoot = process.getuid?.() === 0 ? {} : { skip: 'loop devices and owners need root' }
 
@@ -30,8 +31,9 @@ const reader = new LinuxHost({
   unfinishedSteps: async () => [],
   lockHolder: async () => null,
   libvirt,
+  ...noCloud,
 })
-const performer = new LinuxPerformer({ reader, claims, libvirt })
+const performer = new LinuxPerformer({ reader, claims, libvirt, ec2: noCloud.ec2 })
 
 const sh = (script: string, more: Partial<Extract<Action, { kind: 'run' }>> = {}): Action => ({
   kind: 'run',

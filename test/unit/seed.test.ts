@@ -15,6 +15,7 @@ import {
   seedMark,
   seedOf,
 } from '../../provisioning/vms/seed.ts'
+import { noCloud } from './no-cloud.ts'
 
 // Each image is made and read back by a process of its own.
 t.setTimeout(180_000)
@@ -215,8 +216,9 @@ const performer = () => {
     unfinishedSteps: async () => [],
     lockHolder: async () => null,
     libvirt,
+    ...noCloud,
   })
-  return new LinuxPerformer({ reader, claims, libvirt })
+  return new LinuxPerformer({ reader, claims, libvirt, ec2: noCloud.ec2 })
 }
 
 /** What an image holds, by name, read back by the tool that made it. */

@@ -83,6 +83,9 @@ export const readerOf = (world: World, unreadable: ReadonlySet<string> = new Set
   domains: unused,
   pools: unused,
   networks: unused,
+  instance: unused,
+  instanceEvents: unused,
+  ec2Network: unused,
 })
 
 /** Writes the world. `cut` is asked before and inside each action and may throw a PowerCut. */

@@ -24,6 +24,7 @@ import {
 import { HostError } from '../../provisioning/problem.ts'
 import type { Action, Resource } from '../../provisioning/resource.ts'
 import { vms } from '../../provisioning/vms/index.ts'
+import { readsNoCloud } from './no-cloud.ts'
 import { PowerCut } from './simulated-host.ts'
 
 /** A file in memory; one with `image` is what qemu-img made. */
@@ -182,6 +183,7 @@ export function readerOf(world: VmWorld): HostReader {
       ),
     pools: () => libvirt(() => [...world.pools.values()]),
     networks: () => libvirt(() => world.networks),
+    ...readsNoCloud,
   }
 }
 

@@ -333,6 +333,9 @@ const reader: HostReader = {
   domains: unused,
   pools: unused,
   networks: unused,
+  instance: unused,
+  instanceEvents: unused,
+  ec2Network: unused,
 }
 
 const resourceOf = (world: World): Resource<ObservedVolumes> => ({
