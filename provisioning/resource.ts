@@ -152,10 +152,13 @@ export type UndoAction = { readonly kind: 'undo' } & (
  * What is asked of the EC2 API. Each is looked up just before it is asked for, and is no error when it was so already.
  * An `interfaceId` of null is that of the interface with our tag, in a forecast of what follows its making.
  */
-export type Ec2Action = {
-  readonly kind: 'ec2'
-} /** Makes every interface of the subnet that is attached at the device index a local network interface. */ & (
-  | { readonly operation: 'enable-lni'; readonly subnetId: string; readonly deviceIndex: number }
+export type Ec2Action = { readonly kind: 'ec2' } & (
+  | {
+      /** Makes every interface of the subnet that is attached at the device index a local network interface. */
+      readonly operation: 'enable-lni'
+      readonly subnetId: string
+      readonly deviceIndex: number
+    }
   | {
       readonly operation: 'create-interface'
       readonly instanceId: string

@@ -3,6 +3,7 @@
 import { RISKS } from '../../provisioning/resource.ts'
 import { backupVerbs } from './backup-verbs.ts'
 import { creationVerbs } from './creation-verbs.ts'
+import { instanceVerbs } from './instance-verbs.ts'
 import { jobVerbs } from './job-verbs.ts'
 import { networkVerbs } from './network-verbs.ts'
 import { reportVerbs } from './report-verbs.ts'
@@ -459,6 +460,7 @@ const VERBS = {
   ...jobVerbs,
   ...networkVerbs,
   ...reportVerbs,
+  ...instanceVerbs,
   record: {
     brief: 'write what this host answers into a folder',
     help: 'Observes once and writes every query with its answer into DIR, which must not exist yet. As root it sees everything; as anybody else the refusals are recorded too. Read the files before you send them: they name serials, mounts and packages.',

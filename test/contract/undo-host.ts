@@ -6,6 +6,7 @@ import { LinuxPerformer } from '../../agent/host/perform.ts'
 import type { UndoTimer } from '../../agent/host/undo-timer.ts'
 import type { Step } from '../../provisioning/resource.ts'
 import { guarded } from '../../provisioning/undo.ts'
+import { noCloud } from '../unit/no-cloud.ts'
 
 /** The program, as systemd would start it. */
 export const restoreArgv = (folder: string): [string, ...string[]] => [
@@ -69,8 +70,9 @@ export function undoPerformer(folder: string, timer = detachedTimer(folder)): Li
     unfinishedSteps: async () => [],
     lockHolder: async () => null,
     libvirt,
+    ...noCloud,
   })
-  return new LinuxPerformer({ reader, claims, libvirt, undo: { folder, timer } })
+  return new LinuxPerformer({ reader, claims, libvirt, ec2: noCloud.ec2, undo: { folder, timer } })
 }
 
 /** A change to a file, a new one, one that goes, one behind a link, one that moves; `etc` is where they are. */
