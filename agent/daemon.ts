@@ -17,8 +17,10 @@ import { passedSockets } from './api/passed-sockets.ts'
 import { type Doorway, serve } from './api/server.ts'
 import type { Args } from './api/verbs.ts'
 import { version } from './api/version.ts'
+import { Ec2 } from './host/ec2.ts'
 import { execute, lastLines } from './host/exec.ts'
 import { errnoOf } from './host/files.ts'
+import { Imds } from './host/imds.ts'
 import { LinuxHost } from './host/linux-host.ts'
 import { type Notifier, notifierOf } from './host/notify.ts'
 import { connectOpenReadOnly } from './node-libvirt/index.ts'
@@ -102,6 +104,7 @@ function instanceOf(): string {
 
 /** The parts of the round on this host. */
 function reporterOf(root: string, history: History): Reporter {
+  const imds = new Imds()
   const reader = new LinuxHost({
     claims: new Set(),
     unfinishedSteps: async () => [],
@@ -109,6 +112,8 @@ function reporterOf(root: string, history: History): Reporter {
     libvirt: async () => {
       throw new Error('the daemon asks libvirt by itself')
     },
+    imds,
+    ec2: new Ec2({ imds, memoryPath: join(root, 'var/lib/garrison/ec2.json'), clock: Date.now }),
   })
   const clock = hostClock
   const runFolder = join(root, 'run/libvirt')

@@ -45,17 +45,22 @@ const [mostWords, fewWords] = [8, 4]
 /** Where the overview says what a verb does: most of it must fit one line. */
 const overviewColumn = 17
 
-/** A row for each verb of one word, and one for those of several words that begin alike. */
+/** Verbs that are seldom asked for: the overview has one row for all of them. */
+const seldom: readonly string[] = ['schema', 'instance', 'record', 'completion', 'version']
+
+/** A row for each verb of one word, one for those of several words that begin alike, and one for what is seldom asked for. */
 function verbRows(): readonly string[] {
   const rows = new Map<string, { brief: string; further: Set<string> }>()
-  for (const [name, { brief }] of shownVerbs()) {
+  const often = shownVerbs().filter(([name]) => !seldom.includes(name))
+  for (const [name, { brief }] of often) {
     const [first = '', second] = name.split(' ')
     const row = rows.get(first) ?? { brief: '', further: new Set() }
     rows.set(first, row)
     if (second === undefined) row.brief = brief
     else row.further.add(second)
   }
-  return [...rows].map(([first, { brief, further }]) => {
+  const further = paragraph('  further', `${seldom.join(', ')}: see garrison VERB --help`, overviewColumn)
+  const lines = [...rows].map(([first, { brief, further }]) => {
     const words =
       further.size <= mostWords
         ? [...further].join(', ')
@@ -63,6 +68,7 @@ function verbRows(): readonly string[] {
     if (brief === '') return paragraph(`  ${first} WORD`, words, overviewColumn)
     return paragraph(`  ${first}`, words === '' ? brief : `${brief}; ${words}`, overviewColumn)
   })
+  return [...lines, further]
 }
 
 function overview(terminal: Terminal): string {
