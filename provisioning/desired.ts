@@ -1,6 +1,7 @@
 // The desired document: its schema with every default, and the types that plans read.
 
 import { z } from 'zod'
+import { uplinksSchema } from './uplinks/schema.ts'
 import { absolutePath, name, size } from './values.ts'
 import { vmsSchema } from './vms/schema.ts'
 
@@ -137,6 +138,7 @@ export const desiredSchema = z
     root: root.optional(),
     array: array.optional(),
     volumes: volumes.optional(),
+    uplinks: uplinksSchema.optional(),
     vms: vmsSchema.optional(),
   })
   .refine((desired) => desired.volumes === undefined || desired.array !== undefined, {

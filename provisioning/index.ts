@@ -4,8 +4,9 @@ import { array } from './array/index.ts'
 import type { Resource } from './resource.ts'
 import { root } from './root/index.ts'
 import { software } from './software/index.ts'
+import { uplinks } from './uplinks/index.ts'
 import { vms } from './vms/index.ts'
 import { volumes } from './volumes/index.ts'
 
 /** Every resource, earlier ones first. `root` needs nothing and makes room for what `software` installs. */
-export const resources: readonly Resource[] = [root, software, array, volumes, vms]
+export const resources: readonly Resource[] = [root, software, array, volumes, uplinks, vms]

@@ -695,6 +695,44 @@ export const PROBLEMS = {
     remedy:
       'Mend what the message names in the desired document or in the network. If the change is right though nobody can testify, apply again and type garrison network confirm from a second session.',
   },
+  'uplinks.absent': {
+    meaning: 'No interface of the host is the one that the document means.',
+    remedy:
+      'See ip -details link for the MACs that are there; plug it in, attach it, or correct uplinks.NAME.match.',
+  },
+  'uplinks.ambiguous': {
+    meaning: 'Several interfaces of the host have the MAC that the document names.',
+    remedy:
+      'Give one of them back its own MAC (ip -details link shows it as permaddr), then run garrison plan again.',
+  },
+  'uplinks.backend-down': {
+    meaning: 'The program that configures the interfaces of this host is enabled, and does not run.',
+    remedy: 'See systemctl status -- {unit} and journalctl -u {unit} for why; start it.',
+    retry: true,
+  },
+  'uplinks.enslaved': {
+    meaning: 'The interface is a port of a bridge or bond, which would be taken apart.',
+    remedy: 'Take {name} out of it yourself, or leave the uplink out of the document.',
+  },
+  'uplinks.file-in-front': {
+    meaning: 'A file of somebody else comes before that of Garrison, and systemd-networkd takes the first.',
+    remedy: 'Look what {file} is for; rename it so that it comes after 05-garrison, or remove it.',
+  },
+  'uplinks.index-unknown': {
+    meaning: 'The metadata of the instance do not tell which interface is attached at the device index.',
+    remedy:
+      'See that it is attached (EC2 console) and that 169.254.169.254 answers; or name the interface by match.mac.',
+    retry: true,
+  },
+  'uplinks.name-taken': {
+    meaning: 'The name that the interface of a VLAN gets is that of another interface.',
+    remedy: 'Rename or remove {name}, or give the uplink another name in the document.',
+  },
+  'uplinks.no-backend': {
+    meaning: 'Nothing on this host configures interfaces by files that Garrison can write.',
+    remedy:
+      'Install and enable systemd-networkd or NetworkManager, and let it take over the interfaces; then run garrison plan again.',
+  },
   'vm.array-failed': {
     meaning: 'The files of the VM are on an array that has lost more members than it can do without.',
     remedy:

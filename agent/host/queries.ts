@@ -126,6 +126,7 @@ const forms: Readonly<Record<string, readonly Form[]>> = {
       (object): Form => ({ verb: `-json -details ${options}${object} show`, operands: /^[\w.:/-]+$/ }),
     ),
   ),
+  nmcli: [{ verb: '--terse --escape yes --fields UUID,DEVICE,STATE,FILENAME connection show' }],
   uname: [{ must: '--machine' }],
   matchpathcon: [{ options: '-V -n', operands: path }],
 }

@@ -3,6 +3,7 @@
 import type { Desired } from '../desired.ts'
 import type { Answer, HostReader } from '../host.ts'
 import { HostError } from '../problem.ts'
+import { parseSystemctlShow, systemctlArchitecture, systemctlShow, type Unit } from '../systemd/systemctl.ts'
 import { aptCachePolicy, dpkgQuery, halfWay, parseAptCachePolicy, parseDpkgQuery } from './dpkg.ts'
 import { parseOsRelease } from './os-release.ts'
 import { dnfRepoquery, parseDnfRepoquery, parseRpmQuery, rpmQuery } from './rpm.ts'
@@ -14,7 +15,6 @@ import {
   roleSet,
   type WantedUnit,
 } from './sets.ts'
-import { parseSystemctlShow, systemctlArchitecture, systemctlShow, type Unit } from './systemctl.ts'
 
 /** A wanted package. */
 export interface WantedPackage {

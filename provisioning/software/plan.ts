@@ -3,6 +3,7 @@
 import type { Desired } from '../desired.ts'
 import { type ProblemCode, remedyOf } from '../problem.ts'
 import { type Action, type Blocked, type Change, type Step, stepKey } from '../resource.ts'
+import { systemctlEnable, systemctlResetFailed, systemctlStart } from '../systemd/systemctl.ts'
 import {
   aptEnvironment,
   aptFixBroken,
@@ -14,7 +15,6 @@ import {
 } from './dpkg.ts'
 import type { ObservedSoftware } from './observe.ts'
 import { dnfInstall, dnfMakecache, rpmLock } from './rpm.ts'
-import { systemctlEnable, systemctlResetFailed, systemctlStart } from './systemctl.ts'
 
 const minutes = (count: number): number => count * 60_000
 

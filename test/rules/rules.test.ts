@@ -34,7 +34,7 @@ const targetOf = (path: string, target: string): string =>
   target.startsWith('.') ? join(dirname(path), target) : target
 
 /** What several resources share is in folders of its own, which know no resource. */
-const shared = ['block', 'libvirt', 'link']
+const shared = ['block', 'libvirt', 'link', 'systemd']
 
 /** Why a module may not import another, or null. The direction is: agent/verbs and main -> agent/* -> provisioning -> nothing. */
 function importObjection(path: string, target: string): string | null {

@@ -27,7 +27,8 @@ import {
   systemctlResetFailed,
   systemctlShow,
   systemctlStart,
-} from '../../provisioning/software/systemctl.ts'
+} from '../../provisioning/systemd/systemctl.ts'
+import { nmcliConnections } from '../../provisioning/uplinks/networkmanager.ts'
 import { qemuImg } from '../../provisioning/vms/qemu-img.ts'
 import { resize2fs } from '../../provisioning/volumes/ext4.ts'
 import { matchpathcon } from '../../provisioning/volumes/selinux.ts'
@@ -59,6 +60,7 @@ const asked: readonly Argv[] = [
   ...(['inet', 'inet6'] as const).flatMap((family) => [ipRoutes(family), ipRules(family)]),
   ipNeighbours(),
   ipProxies(),
+  nmcliConnections(),
   qemuImg('/srv/vms/a folder/web 1.qcow2', 'qcow2'),
   ...[
     '/usr/bin/udevadm settle --timeout=10',
@@ -155,6 +157,9 @@ const refused: readonly Argv[] = [
     '/usr/sbin/ip -json -details address show -batch /tmp/x',
     '/usr/sbin/ip -batch /tmp/x -json -details address show',
     '/usr/sbin/ip netns exec x id',
+    '/usr/bin/nmcli --terse --escape yes --fields UUID,DEVICE,STATE,FILENAME connection delete',
+    '/usr/bin/nmcli connection show --show-secrets',
+    '/usr/bin/nmcli connection down x',
     '/usr/sbin/ip -json -details -N -4 route save',
     '/usr/sbin/losetup --list --detach-all',
     '/usr/sbin/losetup -D',

@@ -2,7 +2,7 @@
 
 import t from 'tap'
 import { unitTrouble } from '../../provisioning/software/plan.ts'
-import { parseSystemctlShow, systemctlShow, type Unit } from '../../provisioning/software/systemctl.ts'
+import { parseSystemctlShow, systemctlShow, type Unit } from '../../provisioning/systemd/systemctl.ts'
 
 const block = (id: string, load: string, active: string, sub: string, file: string): string =>
   `Id=${id}\nLoadState=${load}\nActiveState=${active}\nSubState=${sub}\nUnitFileState=${file}\n`
