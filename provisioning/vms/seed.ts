@@ -76,7 +76,7 @@ export const cloudInitSchema = z
         'dhcp: every NIC asks, but those with an address of their own; none: left to the guest; or a map as netplan reads it (version: 2).',
       ),
   })
-  .describe('What cloud-init is told in the guest, by a small CD (NoCloud) that is made for it.')
+  .describe('What cloud-init is told in the guest, by a small drive (NoCloud) that is made for it.')
 
 /** What cloud-init is told, after defaults. */
 export type CloudInit = z.output<typeof cloudInitSchema>

@@ -68,12 +68,17 @@ function diskOf(name: string, disk: MachineDisk, path: string | null, boot: numb
   } satisfies DiskModel
 }
 
-const seed: MachineDisk = {
-  format: 'raw',
-  device: 'cdrom',
-  cache: 'writeback',
-  discard: 'ignore',
-  readOnly: true,
+/**
+ * The drive that the seed is read from. It is on the bus of the first disk, for which the guest has a driver: the kernels of cloud
+ * images may have none for SATA (Debian's linux-image-cloud has CONFIG_SATA_AHCI unset). One that is defined stays where it is.
+ */
+function seedOn(disks: readonly DiskModel[], { known }: Site): MachineDisk {
+  const bus = known?.disks.find(({ name }) => name === seedDisk)?.bus ?? disks[0]?.bus
+  const place =
+    bus === 'sata' || bus === 'scsi'
+      ? ({ bus, device: 'cdrom' } as const)
+      : ({ bus: 'virtio', device: 'disk' } as const)
+  return { ...place, format: 'raw', cache: 'writeback', discard: 'ignore', readOnly: true }
 }
 
 /** The disks with their names on the bus: those that are defined keep theirs. */
@@ -90,7 +95,7 @@ function disksOf(name: string, machine: Machine, site: Site): readonly DiskModel
     ),
   )
   const seedAt = seedPath(site.vms, name, machine)
-  const all = seedAt === null ? disks : [...disks, diskOf(seedDisk, seed, seedAt, null, site)]
+  const all = seedAt === null ? disks : [...disks, diskOf(seedDisk, seedOn(disks, site), seedAt, null, site)]
   const known = (disk: DiskModel): string | undefined =>
     site.known?.disks.find((one) => one.name === disk.name && one.bus === disk.bus)?.target
   const taken = new Set(site.known?.disks.map(({ target }) => target))
