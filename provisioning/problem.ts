@@ -427,6 +427,12 @@ export const PROBLEMS = {
     meaning: 'The image is not of the format that the document says.',
     remedy: 'Correct format, or decompress or convert the image (qemu-img convert) before it is published.',
   },
+  'image.in-use': {
+    meaning:
+      'The image cannot be taken away: a disk of a VM, or another image, keeps only what differs from it.',
+    remedy:
+      'See what stands on it with garrison images list. It can go when that is gone, or is whole (--set disks.NAME.image.copy=full makes new VMs so).',
+  },
   'image.leads-elsewhere': {
     meaning: 'The image names another file that it would be read from, which could be any file of this host.',
     remedy: 'Make it one file before it is published: qemu-img convert -O qcow2 IMAGE NEW.',
@@ -448,6 +454,11 @@ export const PROBLEMS = {
   'image.size-differs': {
     meaning: 'The file has another length than the document says.',
     remedy: 'Correct sizeBytes, or leave it out: the checksum decides.',
+  },
+  'image.users-unknown': {
+    meaning: 'A definition or a file could not be read, so nobody can tell what stands on the image.',
+    remedy:
+      'See garrison images list for what could not be read and why; mend that, or take it away, and try again.',
   },
   'imds.refused': {
     meaning: 'The instance metadata are there and refuse to answer.',

@@ -131,6 +131,8 @@ export interface Context<Libvirt = unknown> {
   readonly journal: JournalFile
   readonly reader: HostReader
   readonly performer: Performer
+  /** The desired document of this host. Throws `desired.missing`, `desired.invalid`, `host.denied`. */
+  desired(): Promise<Desired>
   /** What the desired document of this host says of its VMs; nothing when there is none that is valid. */
   declaredMachines(): Promise<Readonly<Record<string, unknown>>>
   readonly documentFolder: string
@@ -286,6 +288,7 @@ export function contextsOf<Libvirt>(
     journal,
     reader,
     performer,
+    desired: async () => (await parts.document()).desired,
     declaredMachines: async () => (await read()).desired.vms?.machines ?? {},
     documentFolder: parts.documentFolder,
     ownFolder: parts.ownFolder,

@@ -26,6 +26,84 @@ const declareLines = {
 
 /** Every verb that brings VMs into being. */
 export const creationVerbs = {
+  'images list': {
+    brief: 'show the images that disks of VMs begin as',
+    help: 'Those in the pools of the desired document: how large, from where, with which checksum, and which disks of which VMs keep only what differs from them. Ends with 4 when something that may stand on them could not be read.',
+    examples: [
+      ['garrison images list', 'every image in every pool'],
+      ['garrison images list --json', 'the same for a script'],
+    ],
+    operands: {},
+    flags: {},
+    door: 'read',
+    schema: 'garrison/images-list/1',
+    json: {
+      schema: 'garrison/images-list/1',
+      images:
+        'each image: pool, path, format, fileBytes, virtualBytes, problem, origin (source, checksum, fetchedMs; null where nobody wrote it down), users (path and vms: what stands on it), declaredBy',
+      unfinished: 'pool, path and doneBytes of what was not fetched to its end',
+      unread: 'what could not be read and may stand on any of them',
+    },
+  },
+  'images fetch': {
+    brief: 'fetch an image into a pool',
+    help: 'It gets its name when it is whole and its checksum is right; a VM declared with the same source, format and checksum then finds it there. Cut short, the same command goes on where it was.',
+    examples: [
+      ['garrison images fetch /srv/debian.qcow2', 'from a file of this host'],
+      ['garrison images fetch s3://b/i.qcow2 --checksum sha256:… --detach', 'and see garrison jobs'],
+    ],
+    operands: {
+      source: {
+        kind: 'text',
+        placeholder: 'SOURCE',
+        brief: 'an absolute path, an http(s) URL or s3://BUCKET/KEY',
+        required: true,
+      },
+    },
+    flags: {
+      pool: { kind: 'text', placeholder: 'POOL', brief: 'where to (the only one when left out)' },
+      checksum: {
+        kind: 'text',
+        placeholder: 'CHECKSUM',
+        brief: 'sha256:… or sha512:…; must be given for what is not on this host',
+      },
+      format: {
+        kind: 'choice',
+        placeholder: 'FORMAT',
+        brief: 'qcow2 (the default) or raw',
+        choices: ['qcow2', 'raw'],
+      },
+      size: { kind: 'text', placeholder: 'BYTES', brief: 'its length; another one is refused at once' },
+      detach,
+    },
+    door: 'admin',
+    schema: 'garrison/images-fetch/1',
+    json: {
+      job: declareLines.job,
+      begun: 'image, pool, source',
+      progress: declareLines.progress,
+      done: 'image, path, fileBytes, fetched (false when it was there), durationMs',
+    },
+    streams: true,
+    job: true,
+  },
+  'images remove': {
+    brief: 'remove an image that nothing stands on',
+    help: 'Refused while a VM has it as a disk, or a disk or another image keeps only what differs from it, whether libvirt knows that VM or not. Of one that was not fetched to its end, what has come is removed.',
+    examples: [
+      ['garrison images remove debian-12-0f3a91c2d4e5b687.qcow2', 'by its name, as images list has it'],
+      ['garrison images remove old.qcow2 --pool vms', 'one of several of that name'],
+    ],
+    operands: {
+      image: { kind: 'text', placeholder: 'IMAGE', brief: 'its file name', required: true },
+    },
+    flags: { pool: { kind: 'text', placeholder: 'POOL', brief: 'the pool that it is in' } },
+    door: 'admin',
+    schema: 'garrison/images-remove/1',
+    json: { 'the lines of apply': 'as in garrison/apply/1, with the one step vms.image-remove' },
+    streams: true,
+    steps: true,
+  },
   'vm create': {
     brief: 'declare a VM and make it',
     help: 'Writes host.d/vm-NAME.yaml beside the desired document, from a template or from what --set says, and then does what that asks for, of this VM alone. It is checked and planned first: what is not valid or would be blocked is refused, and nothing is written. Values are as in YAML.',

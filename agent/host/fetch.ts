@@ -15,6 +15,7 @@ import { getCACertificates } from 'node:tls'
 import { HostError, type ProblemCode } from '../../provisioning/problem.ts'
 import type { Action } from '../../provisioning/resource.ts'
 import { checksumParts } from '../../provisioning/vms/image.ts'
+import { type Origin, originPath } from '../../provisioning/vms/images.ts'
 import { headBytes, imageObjection } from '../../provisioning/vms/qcow2.ts'
 import { errnoOf, type GrowingFile, growFile, moveFile, removeFile, replaceFile } from './files.ts'
 import { signedUrl } from './s3.ts'
@@ -39,6 +40,8 @@ export interface FetchOptions {
   readonly onProgress?: (progress: FetchProgress) => void
   /** So much may be lost by a power cut, and then is fetched again. */
   readonly syncBytes?: number
+  /** Ends it: what has come is kept, and gone on with. */
+  readonly signal?: AbortSignal | undefined
   /** Room on the filesystem of a folder. */
   readonly freeBytes?: (folder: string) => Promise<number>
 }
@@ -298,12 +301,21 @@ class Part {
 
   /** Gives it its name. Throws `file.exists` when another has it. */
   async publish(): Promise<void> {
+    const { source, checksum } = this.#fetching
+    const url = /^https?:/i.test(source) ? URL.parse(source) : null
+    const algorithm = checksum === undefined ? 'sha256' : checksumParts(checksum).algorithm
+    const origin: Origin = {
+      source: url === null ? source : shown(url),
+      checksum: `${algorithm}:${this.#hash.copy().digest('hex')}`,
+      fetchedMs: Date.now(),
+    }
     // Takes away too what a run that was killed may have left beside it.
     await this.record()
     // A base that many disks stand on must not change; QEMU, which is not root, reads it.
     await this.#file?.seal(0o444)
     this.tell(true)
     await this.close()
+    await replaceFile(originPath(this.#fetching.path), `${JSON.stringify(origin)}\n`, 0o644)
     await moveFile(this.path, this.#fetching.path)
     await removeFile(`${this.path}.json`)
   }
@@ -594,7 +606,8 @@ export async function fetchFile(fetching: Fetching, options: FetchOptions = {}):
   const { source, deadlineMs } = fetching
   if (await isThere(fetching)) return
   const part = new Part(fetching, options)
-  const signal = AbortSignal.timeout(deadlineMs)
+  const late = AbortSignal.timeout(deadlineMs)
+  const signal = AbortSignal.any([late, ...(options.signal === undefined ? [] : [options.signal])])
   const bring = (): Promise<void> =>
     source.startsWith('/') ? fetchPath(source, part, signal) : fetchUrl(source, part, options, signal)
   try {
@@ -612,10 +625,19 @@ export async function fetchFile(fetching: Fetching, options: FetchOptions = {}):
     }
     await part.publish()
   } catch (error) {
-    const isLate = signal.aborted && !(error instanceof HostError)
+    const isEnded = signal.aborted && !(error instanceof HostError)
     if (part.bytes === 0) await part.discard()
-    else if (isLate) await part.record()
-    if (!isLate) throw error
+    else if (isEnded) await part.record()
+    if (!isEnded) throw error
+    if (!late.aborted)
+      throw new HostError(
+        'action.failed',
+        `the fetch of ${source} was stopped; ${part.bytes} bytes are kept`,
+        {
+          details: { bytes: part.bytes },
+          cause: error,
+        },
+      )
     throw new HostError(
       'action.deadline',
       `${source} was not fetched within ${deadlineMs / 1000} s; ${part.bytes} bytes are kept`,

@@ -224,7 +224,7 @@ export class LinuxPerformer implements Performer {
       await this.#ec2.perform(action)
       return {}
     },
-    fetch: (action) => this.#fetch(action),
+    fetch: (action, signal) => this.#fetch(action, signal),
   }
 
   async perform(action: Action, signal?: AbortSignal): Promise<ActionOutcome> {
@@ -287,9 +287,9 @@ export class LinuxPerformer implements Performer {
   }
 
   /** In a unit of its own, where there are units: what speaks to the network has no need of what this process may do, nor the other way. */
-  async #fetch(action: Of<'fetch'>): Promise<Result> {
+  async #fetch(action: Of<'fetch'>, signal?: AbortSignal): Promise<Result> {
     if ((await this.#reader.facts('/run/systemd/system')) === null) {
-      await fetchFile(action)
+      await fetchFile(action, { signal })
       return {}
     }
     const execution = await this.#runInUnit(
@@ -302,6 +302,7 @@ export class LinuxPerformer implements Performer {
       },
       // Files of any owner, and the network.
       ['CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_FOWNER', ...networkProperties],
+      signal,
     )
     const result = resultOf(execution)
     if (execution.exit === 0) return result
@@ -311,7 +312,11 @@ export class LinuxPerformer implements Performer {
     throw new HostError(report.code, report.message, { details: { ...report.details } })
   }
 
-  async #runInUnit(action: Of<'run'>, properties: readonly string[] = []): Promise<Execution> {
+  async #runInUnit(
+    action: Of<'run'>,
+    properties: readonly string[] = [],
+    signal?: AbortSignal,
+  ): Promise<Execution> {
     const { argv, deadlineMs, environment = {} } = action
     // A unit outlives an agent that is killed. Under the same name the next agent finds it, and waits rather than run it twice.
     const unit = `garrison-${createHash('sha256').update(JSON.stringify(argv)).digest('hex').slice(0, 16)}.service`
@@ -325,11 +330,23 @@ export class LinuxPerformer implements Performer {
       },
       deadlineMs,
     })
-    return this.#execute(
-      systemdRun({ argv, name: unit, deadlineMs, environment, properties }),
-      action,
-      deadlineMs + 120_000,
-    )
+    // Ending systemd-run would leave the unit.
+    let stopping: Promise<Execution> | undefined
+    const stop = () => {
+      stopping = execute(['/usr/bin/systemctl', 'stop', '--', unit], { deadlineMs: 120_000, keep: 'tail' })
+    }
+    signal?.addEventListener('abort', stop)
+    try {
+      if (signal?.aborted) throw new Failure('action.failed', `${unit} was stopped before it began`)
+      return await this.#execute(
+        systemdRun({ argv, name: unit, deadlineMs, environment, properties }),
+        action,
+        deadlineMs + 120_000,
+      )
+    } finally {
+      signal?.removeEventListener('abort', stop)
+      await stopping
+    }
   }
 
   async #wait({ until, deadlineMs, summary }: Of<'wait'>): Promise<Result> {

@@ -4,6 +4,7 @@ import { HostError } from '../../provisioning/problem.ts'
 import type { Context, StreamModule } from '../api/context.ts'
 import type { Terminal } from '../api/terminal.ts'
 import { type Args, type Exit, type VerbName, verbTable } from '../api/verbs.ts'
+import * as fetchImage from './images-fetch.ts'
 import * as backup from './vm-backup.ts'
 import * as create from './vm-create.ts'
 import * as restore from './vm-restore.ts'
@@ -16,6 +17,7 @@ type Words = Pick<StreamModule<VerbName, object>, 'render' | 'live' | 'exitOf'>
 
 /** The words of every verb that is a job. */
 const wordsOf: { readonly [Name in VerbName]?: Words } = {
+  'images fetch': fetchImage as Words,
   'vm create': create as Words,
   'vm backup': backup as Words,
   'vm restore': restore as Words,

@@ -1,6 +1,6 @@
 // What `vm create` and `vm import` share: a VM is declared in a drop-in of its own, checked and planned first, and then converged.
 
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { HostError } from '../../provisioning/problem.ts'
 import type { Resource, Step } from '../../provisioning/resource.ts'
 import { homePool } from '../../provisioning/vms/names.ts'
@@ -20,6 +20,7 @@ import {
   linesOf,
   render as renderApply,
 } from './apply.ts'
+import { watchImage } from './image-progress.ts'
 import { progressText } from './job-progress.ts'
 import { commandText } from './wording.ts'
 
@@ -65,38 +66,6 @@ const onlyOf = (vms: Resource<ObservedVms>, name: string): Resource<ObservedVms>
     )
   },
 })
-
-const pollMs = 500
-
-/** Tells how far the image of the step in hand is, by the file that grows; how to end that. */
-function watchImage(
-  { reader }: Pick<Context, 'reader'>,
-  { key }: { readonly key: string },
-  tell: (line: Progress) => void,
-): () => void {
-  const path = /^vms\.image (\/.*)$/.exec(key)?.[1]
-  if (path === undefined) return () => {}
-  const look = async () => {
-    const [part, record] = await Promise.all([
-      reader.facts(`${path}.part`),
-      reader.readText(`${path}.part.json`),
-    ])
-    if (part === null || record === null) return
-    const total = /"totalBytes":(\d+)/.exec(record)?.[1]
-    tell({
-      event: 'progress',
-      subject: basename(path),
-      doing: 'fetching',
-      doneBytes: part.sizeBytes,
-      totalBytes: total === undefined ? null : Number(total),
-    })
-  }
-  const timer = setInterval(() => {
-    // The step itself says what is wrong.
-    look().catch(() => undefined)
-  }, pollMs)
-  return () => clearInterval(timer)
-}
 
 /** Declares a VM, and goes as far as is asked. Throws before anything is written when it cannot come about. */
 export async function* declareVm(
@@ -170,7 +139,8 @@ export async function* declareVm(
       for await (const line of applied) {
         unwatch()
         tell(line)
-        if (line.event === 'step-started') unwatch = watchImage(context, line, tell)
+        const image = line.event === 'step-started' && /^vms\.image (\/.*)$/.exec(line.key)?.[1]
+        if (image) unwatch = watchImage(context.reader, image, tell)
       }
     } finally {
       unwatch()

@@ -173,7 +173,7 @@ async function askQemuImg(reader: HostReader, path: string): Promise<ObservedIma
  * What an image is that is there, by its header: a host is looked at after every step, and a process for each disk each time would
  * take longer than the steps do.
  */
-async function observeImage(reader: HostReader, path: string, format: string): Promise<ObservedImage> {
+export async function observeImage(reader: HostReader, path: string, format: string): Promise<ObservedImage> {
   if (format === 'raw') {
     const virtualBytes = (await reader.facts(path))?.sizeBytes ?? 0
     return { path, format, virtualBytes, backing: null, dataFile: null, isCorrupt: false }

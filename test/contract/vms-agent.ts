@@ -1,6 +1,7 @@
 // The verbs of the root side over the VMs of one folder's libvirt, as a process of its own that may be killed at any moment.
 //
-//   node vms-agent.ts FOLDER VERB [ARGS]     ARGS as JSON; every line of the answer is {line, text, exit} on standard output
+//   node vms-agent.ts FOLDER VERB [ARGS]     ARGS as JSON; every line of the answer is {line, text, exit} on standard output;
+//                                        SIGTERM interrupts it and SIGHUP cancels it, as a job is
 
 import { readFileSync } from 'node:fs'
 import { type AnswerModule, contextsOf, type StreamModule } from '../../agent/api/context.ts'
@@ -22,7 +23,10 @@ const reader: HostReader = new Proxy(parts.reader, {
     return typeof value === 'function' ? value.bind(target) : value
   },
 })
-const context = contextsOf({ ...parts, reader, resources: [vms] })('the test', new AbortController().signal)
+const stopping = new AbortController()
+process.on('SIGTERM', () => stopping.abort('interrupted'))
+process.on('SIGHUP', () => stopping.abort('cancelled'))
+const context = contextsOf({ ...parts, reader, resources: [vms] })('the test', stopping.signal)
 const terminal = { colour: false, live: false, nowMs: Date.now() }
 const tell = (line: unknown, text: string | null, exit: number | null): void => {
   process.stdout.write(`${JSON.stringify({ line, text, exit })}\n`)
