@@ -1,6 +1,7 @@
 // The desired document: its schema with every default, and the types that plans read.
 
 import { z } from 'zod'
+import { firewallSchema } from './firewall/schema.ts'
 import { uplinksSchema } from './uplinks/schema.ts'
 import { absolutePath, name, size } from './values.ts'
 import { vmsSchema } from './vms/schema.ts'
@@ -136,6 +137,7 @@ export const desiredSchema = z
       .describe('Which host this document is for.'),
     software: software.optional(),
     root: root.optional(),
+    firewall: firewallSchema.optional(),
     array: array.optional(),
     volumes: volumes.optional(),
     uplinks: uplinksSchema.optional(),

@@ -377,6 +377,12 @@ export const PROBLEMS = {
     remedy:
       'Look at the error number in the message: EACCES wants root, EIO is a failing drive (journalctl -k).',
   },
+  'firewall.locks-out': {
+    meaning:
+      'The firewall that is wanted would refuse somebody who is in over SSH by the very interface that it guards.',
+    remedy:
+      'Add an opening for them (firewall.allow: service: ssh, from: their address), or let them leave and apply over another interface.',
+  },
   'host.deadline': {
     meaning: 'A program that only reads the host did not answer in time.',
     remedy: 'Run it by hand to see where it hangs; a dead drive or a stuck daemon is the usual cause.',

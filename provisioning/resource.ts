@@ -123,6 +123,8 @@ export type Witness =
 export interface Reload {
   readonly argv: readonly [string, ...string[]]
   readonly deadlineMs: number
+  /** Kept in a file of which the path becomes the last argument. */
+  readonly content?: string
   /** Exit codes that mean success; `[0]` when absent. */
   readonly exits?: readonly number[]
 }

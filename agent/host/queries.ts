@@ -89,6 +89,7 @@ const forms: Readonly<Record<string, readonly Form[]>> = {
   ),
   // Without an address family and with --kill it ends connections.
   ss: [{ options: '--no-header --tcp --numeric --info --oneline --processes' }],
+  nft: [{ verb: '--json list table inet garrison' }],
   findmnt: [
     {
       options:

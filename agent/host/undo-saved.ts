@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Session } from '../../provisioning/link/ss.ts'
 import { HostError, problemOf } from '../../provisioning/problem.ts'
 import type { Reload } from '../../provisioning/resource.ts'
-import { execute, lastLines } from './exec.ts'
+import { type Argv, execute, lastLines } from './exec.ts'
 import { errnoOf, removeFile, replaceFile, replaceLink, takeFile } from './files.ts'
 
 /** Where changes are kept until they are confirmed, below the folder of what is Garrison's own. */
@@ -59,6 +59,7 @@ const names = {
   restoring: 'restoring.json',
   confirmed: 'confirmed.json',
   mark: 'mark.json',
+  reload: 'reload',
   ended: 'last.json',
 } as const
 
@@ -196,8 +197,12 @@ async function inRounds<Item>(
   return problems
 }
 
-async function reloadOne({ argv, deadlineMs, exits = [0] }: Reload): Promise<void> {
-  const { exit, ended, stderr } = await execute(argv, { deadlineMs, keep: 'tail' })
+async function reloadOne(folder: string, { argv, deadlineMs, content, exits = [0] }: Reload): Promise<void> {
+  const path = at(folder, 'reload')
+  if (content !== undefined) await replaceFile(path, content, 0o600)
+  const whole: Argv = content === undefined ? argv : [...argv, path]
+  const { exit, ended, stderr } = await execute(whole, { deadlineMs, keep: 'tail' })
+  if (content !== undefined) await removeFile(path)
   if (ended !== 'exited' || !exits.includes(exit))
     throw new HostError('action.failed', `${argv.join(' ')} ended with ${exit}: ${lastLines(stderr, 1)}`)
 }
@@ -221,7 +226,7 @@ export async function restore(folder: string, clock: () => number): Promise<Ende
   const unrestored = await inRounds(armed.files, putBack)
   const up = await networkIsUp(armed)
   // Also when a file is missing: what is back is better used than not.
-  const unreloaded = up ? await inRounds(armed.reload, reloadOne) : []
+  const unreloaded = up ? await inRounds(armed.reload, (one) => reloadOne(folder, one)) : []
   const { id, summary } = armed
   const by = armed.bootId === (await bootId()) ? 'deadline' : 'boot'
   const problems = [...unrestored, ...unreloaded]

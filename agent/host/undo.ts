@@ -7,14 +7,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { HostReader } from '../../provisioning/host.ts'
 import { ipNeighbours, parseNeighbours } from '../../provisioning/link/ip.ts'
-import {
-  carriedAgain,
-  lively,
-  parseSessions,
-  type Session,
-  ssConnections,
-  ssPrograms,
-} from '../../provisioning/link/ss.ts'
+import { carriedAgain, lively, type Session, sessionsOf } from '../../provisioning/link/ss.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import type { Action, UndoAction, Witness } from '../../provisioning/resource.ts'
 import { confirmed, type Testimony, witnessText } from '../../provisioning/undo.ts'
@@ -46,16 +39,6 @@ const pollMs = 250
 /** How long after the deadline the undoing may take before nobody waits for it any more. */
 const undoingMs = 60_000
 
-async function sessions(reader: HostReader): Promise<readonly Session[]> {
-  for (const program of ssPrograms)
-    try {
-      return parseSessions((await reader.query(ssConnections(program))).stdout)
-    } catch (error) {
-      if (!(error instanceof HostError && error.code === 'host.tool-missing')) throw error
-    }
-  return []
-}
-
 const inUnit = (argv: Run['argv'], exits: readonly number[]): Run => ({
   kind: 'run',
   argv,
@@ -82,7 +65,7 @@ async function arm(parts: UndoParts, action: Extract<UndoAction, { operation: 'a
   const { folder, reader, timer } = parts
   const { files: paths, summary, reload, deadlineMs } = action
   await assertNonePending(folder)
-  const used = lively(await sessions(reader))
+  const used = lively(await sessionsOf(reader))
   const armed = await saved({ paths, summary, reload, deadlineMs, sessions: used }, await reader.now())
   await timer.start(deadlineMs)
   await writeArmed(folder, armed)
@@ -116,7 +99,7 @@ async function hear(parts: UndoParts, witness: Witness, used: readonly Session[]
   if (witness.kind === 'neighbour')
     return { witness, said: (await neighbourAnswers(parts, witness)) ? 'seen' : 'silent' }
   if (used.length === 0) return { witness, said: 'absent' }
-  const [mark, now] = [await readMark(parts.folder), await sessions(parts.reader)]
+  const [mark, now] = [await readMark(parts.folder), await sessionsOf(parts.reader)]
   return { witness, said: carriedAgain(used, mark, now) ? 'seen' : 'silent' }
 }
 
@@ -159,7 +142,7 @@ export async function performUndo(parts: UndoParts, action: UndoAction): Promise
       await arm(parts, action)
       return null
     case 'mark':
-      await writeMark(parts.folder, await sessions(parts.reader))
+      await writeMark(parts.folder, await sessionsOf(parts.reader))
       return null
     case 'confirm':
       return `confirmed by ${await confirm(parts, action.witnesses)}`

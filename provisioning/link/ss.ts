@@ -1,5 +1,8 @@
 // The SSH sessions of the host as ss (iproute2) tells them, with how much of what was sent has been acknowledged from afar.
 
+import type { HostReader } from '../host.ts'
+import { HostError } from '../problem.ts'
+
 /** One established SSH connection from outside. `local` and `peer` are ADDRESS:PORT; `quietMs`: since anything came from the peer. */
 export interface Session {
   readonly local: string
@@ -9,7 +12,7 @@ export interface Session {
 }
 
 /** Asks for every TCP connection with its processes and counters. */
-export const ssConnections = (program: string): [string, ...string[]] => [
+const ssConnections = (program: string): [string, ...string[]] => [
   program,
   '--no-header',
   '--tcp',
@@ -20,7 +23,7 @@ export const ssConnections = (program: string): [string, ...string[]] => [
 ]
 
 /** Where distributions have it. */
-export const ssPrograms = ['/usr/bin/ss', '/usr/sbin/ss'] as const
+const ssPrograms = ['/usr/bin/ss', '/usr/sbin/ss'] as const
 
 const number = (line: string, name: string): number =>
   Number(new RegExp(` ${name}:(\\d+)`).exec(line)?.[1] ?? 0)
@@ -39,6 +42,17 @@ export const parseSessions = (stdout: string): readonly Session[] =>
       quietMs: Math.min(number(line, 'lastack'), number(line, 'lastrcv')),
     }
   })
+
+/** The SSH sessions of the host; none where there is no ss to ask. */
+export async function sessionsOf(reader: Pick<HostReader, 'query'>): Promise<readonly Session[]> {
+  for (const program of ssPrograms)
+    try {
+      return parseSessions((await reader.query(ssConnections(program))).stdout)
+    } catch (error) {
+      if (!(error instanceof HostError && error.code === 'host.tool-missing')) throw error
+    }
+  return []
+}
 
 const livelyMs = 30_000
 

@@ -1,7 +1,7 @@
 // The systemd files, held against systemd's own tools: verify, security, sysusers, tmpfiles and enable, all offline.
 import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import t from 'tap'
 import { runTool } from '../lab/processes.ts'
 import { ensureRequirements } from '../lab/requirements.ts'
@@ -23,9 +23,11 @@ async function installedRoot(): Promise<string> {
   t.teardown(() => rm(root, { recursive: true }))
   await cp(`/${unitFolder}`, join(root, unitFolder), { recursive: true, verbatimSymlinks: true })
   await cp(source, root, { recursive: true })
-  await mkdir(join(root, 'usr/bin'))
-  await writeFile(join(root, 'usr/bin/garrison'), '#!/bin/sh\n')
-  await chmod(join(root, 'usr/bin/garrison'), 0o755)
+  for (const program of ['usr/bin/garrison', 'usr/sbin/nft']) {
+    await mkdir(join(root, dirname(program)))
+    await writeFile(join(root, program), '#!/bin/sh\n')
+    await chmod(join(root, program), 0o755)
+  }
   await mkdir(join(root, 'etc'))
   await writeFile(join(root, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\n')
   await writeFile(join(root, 'etc/group'), 'root:x:0:\n')
@@ -44,6 +46,7 @@ async function settingsOf(unit: string): Promise<Record<string, string>> {
 t.test('systemd reads every unit without a word', async (t) => {
   t.strictSame(units, [
     'garrison-admin.socket',
+    'garrison-firewall.service',
     'garrison-network-undo.service',
     'garrison-operate.service',
     'garrison-operate.socket',
@@ -106,6 +109,18 @@ t.test('every door opens at boot once enabled', async (t) => {
     'garrison-operate.socket',
     'garrison-read.socket',
   ])
+})
+
+t.test('rules are loaded and changes undone before the network is begun', async (t) => {
+  const early = ['garrison-firewall.service', 'garrison-network-undo.service']
+  await runTool(['/usr/bin/systemctl', `--root=${root}`, 'enable', ...early])
+  t.strictSame((await readdir(join(root, 'etc/systemd/system/sysinit.target.wants'))).sort(), early)
+  for (const unit of early) {
+    const text = await readFile(join(source, unitFolder, unit), 'utf8')
+    t.match(text, /^Before=network-pre\.target$/m)
+    t.match(text, /^Wants=network-pre\.target$/m)
+    t.match(text, /^DefaultDependencies=no$/m)
+  }
 })
 
 t.test('sysusers makes the two groups and no user', async (t) => {
