@@ -5,7 +5,7 @@
 // - It needs no rights that a user without any does not have, but to the sockets of libvirt (to read) and of the root side.
 
 import { randomUUID } from 'node:crypto'
-import { existsSync, readdirSync, realpathSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { chmod } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
@@ -50,12 +50,13 @@ function listNow(path: string): readonly string[] | null {
   }
 }
 
-/** The name of an array below /dev/md, which udev makes; the kernel's where it has none. */
+/**
+ * The name of an array below /dev/md, from what udev wrote down, since the daemon sees no devices; the kernel's where it has none.
+ */
 function arrayTitle(kernelName: string): string {
-  const named = (listNow('/dev/md') ?? []).find(
-    (name) => realpathSync(`/dev/md/${name}`) === `/dev/${kernelName}`,
-  )
-  return named === undefined ? kernelName : `md/${named}`
+  const number = readNow(`/sys/block/${kernelName}/dev`)?.trim() ?? ''
+  const known = readNow(`/run/udev/data/b${number}`) ?? ''
+  return /^S:(md\/.+)$/m.exec(known)?.[1] ?? kernelName
 }
 
 /** What the root side says of the host. Throws what stood in the way, as a HostError. */
@@ -74,10 +75,10 @@ async function askRootSide(socketPath: string): Promise<RootStatus> {
   }
 }
 
-/** This executable with other arguments: from source it is Node with the first file. */
+/** This executable with other arguments: from source it is Node with the file that it was given. */
 const thisExecutable = (...args: readonly string[]): readonly [string, ...string[]] => [
   process.execPath,
-  ...(isSea() ? [] : [join(import.meta.dirname, 'main.ts')]),
+  ...(isSea() ? [] : process.argv.slice(1, 2)),
   ...args,
 ]
 

@@ -22,7 +22,7 @@ export function notifierOf(env: Readonly<Record<string, string | undefined>>, pi
     watchdogMs: isWatched ? Number(WATCHDOG_USEC) / 1000 : null,
     async tell(...words) {
       // It waits until systemd has read it: one that is gone by then could not be told from a stranger.
-      const { exit, stderr } = await execute(['/usr/bin/systemd-notify', `--pid=${pid}`, ...words], {
+      const { exit, stderr } = await execute(['/usr/bin/systemd-notify', ...words], {
         deadlineMs,
         keep: 'tail',
         environment: { NOTIFY_SOCKET },

@@ -51,6 +51,8 @@ t.test('systemd reads every unit without a word', async (t) => {
     'garrison-operate.service',
     'garrison-operate.socket',
     'garrison-read.socket',
+    'garrison-report.socket',
+    'garrison.service',
   ])
   const { stdout, stderr } = await runTool([
     '/usr/bin/systemd-analyze',
@@ -64,18 +66,22 @@ t.test('systemd reads every unit without a word', async (t) => {
   t.equal(stdout + stderr, '')
 })
 
-t.test('the root side is exposed no more than 4.5', async (t) => {
-  const { stdout } = await runTool([
-    '/usr/bin/systemd-analyze',
-    'security',
-    '--offline=true',
-    '--no-pager',
-    join(source, unitFolder, 'garrison-operate.service'),
-  ])
-  const [, exposure] = /exposure level for garrison-operate\.service: ([0-9.]+)/.exec(stdout) ?? []
-  t.comment(`exposure ${exposure}`)
-  t.ok(Number(exposure) <= 4.5, `${exposure}`)
-})
+for (const [unit, most] of [
+  ['garrison-operate.service', 4.5],
+  ['garrison.service', 2.5],
+] as const)
+  t.test(`${unit} is exposed no more than ${most}`, async (t) => {
+    const { stdout } = await runTool([
+      '/usr/bin/systemd-analyze',
+      'security',
+      '--offline=true',
+      '--no-pager',
+      join(source, unitFolder, unit),
+    ])
+    const [, exposure] = /exposure level for \S+: ([0-9.]+)/.exec(stdout) ?? []
+    t.comment(`exposure ${exposure}`)
+    t.ok(Number(exposure) <= most, `${exposure}`)
+  })
 
 t.test('each door is a socket of one service, told apart by name, owner and mode', async (t) => {
   const doors: unknown[] = []
@@ -89,13 +95,30 @@ t.test('each door is a socket of one service, told apart by name, owner and mode
     ['/run/garrison/admin.sock', 'admin', 'root', 'root', '0600', service],
     ['/run/garrison/operate.sock', 'operate', 'root', 'garrison', '0660', service],
     ['/run/garrison/read.sock', 'read', 'root', 'garrison-read', '0660', service],
+    ['/run/garrison/report.sock', 'report', 'root', 'garrison-read', '0660', 'garrison.service'],
   ])
-  const { Sockets } = await settingsOf(service)
-  t.strictSame(
-    Sockets?.split(' ').sort(),
-    units.filter((name) => name.endsWith('.socket')),
-  )
+  t.strictSame((await settingsOf(service)).Sockets?.split(' ').sort(), [
+    'garrison-admin.socket',
+    'garrison-operate.socket',
+    'garrison-read.socket',
+  ])
+  t.equal((await settingsOf('garrison.service')).Sockets, 'garrison-report.socket')
 })
+
+t.test(
+  'the daemon is no root, says that it lives, and leaves the folder of the root side alone',
+  async (t) => {
+    t.match(await settingsOf('garrison.service'), {
+      Type: 'notify',
+      WatchdogSec: '30s',
+      Restart: 'always',
+      User: 'garrison',
+      Group: 'garrison',
+      StateDirectory: 'garrison/daemon',
+      CapabilityBoundingSet: '',
+    })
+  },
+)
 
 t.test('every door opens at boot once enabled', async (t) => {
   await runTool([
@@ -108,6 +131,7 @@ t.test('every door opens at boot once enabled', async (t) => {
     'garrison-admin.socket',
     'garrison-operate.socket',
     'garrison-read.socket',
+    'garrison-report.socket',
   ])
 })
 
@@ -123,13 +147,18 @@ t.test('rules are loaded and changes undone before the network is begun', async 
   }
 })
 
-t.test('sysusers makes the two groups and no user', async (t) => {
+t.test('sysusers makes the two groups, and a user without a shell who is in both', async (t) => {
   // In a user namespace, so that it needs no root.
   const asRoot = ['/usr/bin/unshare', '--map-root-user', '--']
   await runTool([...asRoot, '/usr/bin/systemd-sysusers', `--root=${root}`, 'garrison.conf'])
   const names = (await readFile(join(root, 'etc/group'), 'utf8')).trim().split('\n')
   t.strictSame(names.map((line) => line.split(':')[0]).sort(), ['garrison', 'garrison-read', 'root'])
-  t.equal((await readFile(join(root, 'etc/passwd'), 'utf8')).trim().split('\n').length, 1)
+  const groups = await readFile(join(root, 'etc/group'), 'utf8')
+  const gid = /^garrison:[^:]*:(\d+):/m.exec(groups)?.[1]
+  t.match(groups, /^garrison-read:[^:]*:\d+:garrison$/m)
+  const users = (await readFile(join(root, 'etc/passwd'), 'utf8')).trim().split('\n')
+  t.equal(users.length, 2)
+  t.match(users[1], new RegExp(`^garrison:x:\\d+:${gid}:Garrison daemon:/:/usr/sbin/nologin$`))
 })
 
 t.test(

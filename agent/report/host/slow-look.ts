@@ -73,7 +73,8 @@ export class SlowLooker {
     if (nowMs < this.#dueMs[part]) return
     this.#dueMs[part] = nowMs + everyMs[part]
     const atMs = clock.epochMs()
-    this.#seen = { ...this.#seen, [part]: { ...(await seenLater(look)), atMs } }
+    const seen = await seenLater(look)
+    this.#seen = { ...this.#seen, [part]: { ...seen, atMs } }
   }
 
   #rooms(): Promise<readonly Filesystem[]> {
