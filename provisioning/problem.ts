@@ -323,7 +323,7 @@ export const PROBLEMS = {
   'ec2.no-instance': {
     meaning: 'This host is no EC2 instance, or nobody tells that it is one.',
     remedy:
-      'A local network interface needs an EC2 instance on an Outposts server; take uplinks.lni out of the document of this host.',
+      'A local network interface needs an EC2 instance on an Outposts server; take uplinks.NAME.lni out of the document of this host.',
   },
   'ec2.not-visible': {
     meaning: 'EC2 made a network interface, or says that it did, and then does not know it.',
@@ -541,29 +541,29 @@ export const PROBLEMS = {
     meaning:
       'The interface that was made for this host is in another subnet, or attached to another instance.',
     remedy:
-      'Give uplinks.lni.subnet the subnet that it is in; or detach it there, delete it yourself (aws ec2 delete-network-interface) and apply again.',
+      'Give uplinks.NAME.lni.subnet the subnet that it is in; or detach it there, delete it yourself (aws ec2 delete-network-interface) and apply again.',
   },
   'lni.index-taken': {
     meaning: 'An interface of another kind is attached where the local network interface belongs.',
-    remedy: 'Detach it, or give uplinks.lni.deviceIndex another number.',
+    remedy: 'Detach it, or give uplinks.NAME.lni.deviceIndex another number.',
   },
   'lni.no-subnet': {
     meaning: 'The subnet for the local network interface does not exist, or could not be told.',
-    remedy: 'Correct uplinks.lni.subnet; without it the subnet of the first interface is taken.',
+    remedy: 'Correct uplinks.NAME.lni.subnet; without it the subnet of the first interface is taken.',
   },
   'lni.not-on-outpost': {
     meaning: 'The subnet is on no Outpost, and local network interfaces are on Outposts servers alone.',
     remedy:
-      'Give uplinks.lni.subnet a subnet of the Outposts server, or take uplinks.lni out of the document of this host.',
+      'Give uplinks.NAME.lni.subnet a subnet of the Outposts server, or take uplinks.NAME.lni out of the document of this host.',
   },
   'lni.other-index': {
     meaning: 'The instance has its local network interface already, at another device index.',
-    remedy: 'Give uplinks.lni.deviceIndex the index that it has; an instance has one such interface.',
+    remedy: 'Give uplinks.NAME.lni.deviceIndex the index that it has; an instance has one such interface.',
   },
   'lni.subnet-index': {
     meaning:
       'The subnet has its local network interfaces at another device index; that is one for all its hosts.',
-    remedy: 'Give uplinks.lni.deviceIndex the index of the subnet.',
+    remedy: 'Give uplinks.NAME.lni.deviceIndex the index of the subnet.',
   },
   'plan.changed': {
     meaning: 'Between plan and first write the host changed, so the step was not begun.',

@@ -2,6 +2,7 @@
 
 import { contains, overlaps, parseCidr } from '../link/address.ts'
 import type { Finding } from '../resource.ts'
+import { checkLni } from './lni.ts'
 import type { ObservedInterface, ObservedUplinks } from './observe.ts'
 
 type Found = (
@@ -107,11 +108,21 @@ function checkNetworks(interfaces: readonly ObservedInterface[], found: Found): 
 }
 
 /** Judges the uplinks. Pure. */
-export function check({ interfaces, defaults, both, backend }: ObservedUplinks): readonly Finding[] {
+export function check({
+  interfaces,
+  defaults,
+  both,
+  backend,
+  lni,
+  instanceProblem,
+}: ObservedUplinks): readonly Finding[] {
   const findings: Finding[] = []
   const found: Found = (code, severity, subject, text, remedy) => {
     findings.push({ code, severity, subject, text, remedy })
   }
+  if (lni !== null) findings.push(...checkLni(lni))
+  if (instanceProblem !== null)
+    found('uplinks.metadata-silent', 'warning', 'imds', instanceProblem.message, instanceProblem.remedy)
   for (const one of interfaces) checkInterface(one, found)
   checkNetworks(interfaces, found)
   const carrier = interfaces.find(({ carriesDefault }) => carriesDefault)

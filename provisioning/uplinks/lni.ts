@@ -145,8 +145,6 @@ export async function observeLni(
   return { atMs, deviceIndex, reading, instance, instanceProblem, lni }
 }
 
-const settings = 'uplinks.lni'
-
 /**
  * The token of one interface: the same for every try to make it, another one when it was there and is gone.
  * (EC2 remembers a token beyond the end of what it made.)
@@ -157,8 +155,13 @@ const clientToken = ({ instanceId, gone }: Ec2Network, deviceIndex: number): str
     .digest('hex')
     .slice(0, 40)}`
 
-interface Drafting {
+/** Where the document says it, as `uplinks.lan.lni`, and where that was written. */
+export interface LniPlace {
+  readonly settings: string
   readonly sources: Sources
+}
+
+interface Drafting extends LniPlace {
   readonly steps: Step[]
 }
 
@@ -216,7 +219,10 @@ function chosenInterface(network: Ec2Network): Ec2Interface | null {
 const appearMs = 180_000
 
 /** When EC2 says that it is attached, the host will see it: a device with its MAC. */
-function appearSteps({ lni, deviceIndex }: ObservedLni, after: readonly Step[]): readonly Step[] {
+function appearSteps(
+  { lni, deviceIndex }: ObservedLni,
+  { settings, steps: after }: Drafting,
+): readonly Step[] {
   if (lni === null || lni.by !== 'ec2' || lni.name !== null) return []
   const before = after.map(stepKey)
   return [
@@ -252,7 +258,7 @@ function ownSteps(
   if (attachment === null)
     draft(drafting, 'lni-attach', {
       summary: `attach ${called} to ${instanceId} at device index ${wanted.deviceIndex}`,
-      path: `${settings}.deviceIndex`,
+      path: `${drafting.settings}.deviceIndex`,
       desired: wanted.deviceIndex,
       observed: null,
       action: {
@@ -266,7 +272,7 @@ function ownSteps(
   if (attachment?.deleteOnTermination !== true)
     draft(drafting, 'lni-end', {
       summary: `let ${called} end with the instance`,
-      path: `${settings}.deleteOnTermination`,
+      path: `${drafting.settings}.deleteOnTermination`,
       desired: true,
       observed: attachment?.deleteOnTermination ?? null,
       action: { kind: 'ec2', operation: 'delete-on-termination', instanceId, interfaceId },
@@ -276,7 +282,7 @@ function ownSteps(
   if (missing.length > 0)
     draft(drafting, 'lni-tag', {
       summary: `tag ${own.id}: ${missing.map(([key]) => key).join(', ')}`,
-      path: `${settings}.tags`,
+      path: `${drafting.settings}.tags`,
       desired: Object.fromEntries(missing),
       observed: Object.fromEntries(missing.map(([key]) => [key, own.tags[key] ?? null])),
       action: {
@@ -292,7 +298,11 @@ function ownSteps(
  * Plans the calls of EC2 that are needed, in their order; nothing while EC2 cannot be asked and the interface is there.
  * Pure. Blocked steps carry `lni.…`, `ec2.…` or `imds.…` codes.
  */
-export function planLni(observed: ObservedLni, wanted: WantedLni, sources: Sources): readonly Step[] {
+export function planLni(
+  observed: ObservedLni,
+  wanted: WantedLni,
+  { settings, sources }: LniPlace,
+): readonly Step[] {
   const { reading, lni } = observed
   const { deviceIndex } = wanted
   if (!wanted.ensure) return []
@@ -320,13 +330,13 @@ export function planLni(observed: ObservedLni, wanted: WantedLni, sources: Sourc
   const lnis = lnisOf(network)
   const there = lnis.find((one) => indexHere(one, network.instanceId) === deviceIndex)
   const own = chosenInterface(network)
-  const drafting: Drafting = { sources, steps: [] }
+  const drafting: Drafting = { settings, sources, steps: [] }
   if (there !== undefined) {
     const { phase } = there.attachment ?? {}
     if (phase === 'detaching') return refuse('lni.detaching', `${there.id} is being detached`, because(phase))
     // One that somebody else has made is used as it is.
     if (isOwn(there, network)) ownSteps(drafting, network, wanted, there)
-    return [...drafting.steps, ...appearSteps(observed, drafting.steps)]
+    return [...drafting.steps, ...appearSteps(observed, drafting)]
   }
   const [other] = lnis
   if (other !== undefined) {

@@ -2,6 +2,7 @@
 
 import type { Desired } from '../desired.ts'
 import type { HostReader } from '../host.ts'
+import type { InstanceFacts } from '../instance.ts'
 import { formatCidr, parseCidr } from '../link/address.ts'
 import {
   type Address,
@@ -16,9 +17,10 @@ import {
   parseRules,
   type Route,
 } from '../link/ip.ts'
-import { HostError } from '../problem.ts'
+import { HostError, type ProblemReport, problemOf } from '../problem.ts'
 import { parseSystemctlShow, systemctlShow } from '../systemd/systemctl.ts'
 import { cloudInitConfig, cloudInitPath } from './cloud-init.ts'
+import { type ObservedLni, observeLni } from './lni.ts'
 import { linkFile, networkdFolder, networkdUnit, parseLinkFile } from './networkd.ts'
 import {
   type Connection,
@@ -28,7 +30,7 @@ import {
   profileFolder,
   unmanagedFile,
 } from './networkmanager.ts'
-import { keepsAddress } from './schema.ts'
+import { keepsAddress, type WrittenUplink } from './schema.ts'
 import { keyOfFile, rulePriority, vlanKey } from './want.ts'
 
 /** The programs that configure interfaces, one of which Garrison writes files for. */
@@ -98,6 +100,10 @@ export interface ObservedUplinks {
   /** The host is an EC2 instance: its management interface leads to link-local services. */
   readonly onEc2: boolean
   readonly interfaces: readonly ObservedInterface[]
+  /** The EC2 side of the local network interface; null when the document names none. */
+  readonly lni: ObservedLni | null
+  /** Why the metadata of the instance could not be read, where they were asked. */
+  readonly instanceProblem: ProblemReport | null
   /** Where the best default route leads. */
   readonly defaults: Readonly<Record<Family, Hop | null>>
   /** Some interface of the host has an address, over which somebody may speak to it. */
@@ -117,6 +123,8 @@ const nothing: ObservedUplinks = {
   both: false,
   onEc2: false,
   interfaces: [],
+  lni: null,
+  instanceProblem: null,
   defaults: { inet: null, inet6: null },
   reachable: false,
   rules: [],
@@ -266,18 +274,58 @@ async function holderOf(
   return file === null ? null : { by: 'networkd', file, uuid: null, phase }
 }
 
+/** What the metadata tell, asked only where the document needs it. */
+async function instanceOf(reader: HostReader, uplinks: readonly WrittenUplink[]) {
+  const needed = uplinks.some(
+    (one) =>
+      (one.match !== undefined && 'deviceIndex' in one.match) || (one.management && !keepsAddress(one)),
+  )
+  if (!needed) return { instance: null, instanceProblem: null }
+  try {
+    return { instance: await reader.instance(), instanceProblem: null }
+  } catch (error) {
+    // What is configured already goes on without them; why they are missing is told.
+    if (!(error instanceof HostError)) throw error
+    return { instance: null, instanceProblem: problemOf(error) }
+  }
+}
+
+const writtenMac = /^(?:MACAddress|mac-address)=(\S+)$/m
+
+/** The MAC that an uplink is looked for by; while nobody can tell, the one that is in our own file. */
+function macOf(
+  name: string,
+  { match, lni: wantsLni }: WrittenUplink,
+  files: readonly OwnFile[],
+  instance: InstanceFacts | null,
+  lni: ObservedLni | null,
+): string | null {
+  const own = files.find(({ path }) => keyOfFile(path) === name)
+  const written = own === undefined ? null : (writtenMac.exec(own.content)?.[1] ?? null)
+  if (wantsLni !== undefined) return lni?.lni?.mac ?? (lni?.reading.problem ? written : null)
+  if (match === undefined) return null
+  if ('mac' in match) return match.mac.toLowerCase()
+  if (instance === null) return written
+  if (match.deviceIndex === 0) return instance.mac
+  return instance.interfaces.find(({ deviceNumber }) => deviceNumber === match.deviceIndex)?.mac ?? null
+}
+
 /** Looks at the interfaces of the document; at nothing when it names none. */
 export async function observe(reader: HostReader, { uplinks }: Desired): Promise<ObservedUplinks> {
   if (uplinks === undefined) return nothing
   const running = await backendsOf(reader)
-  const [links, routes, rules, files, cloudInit, connections] = await Promise.all([
-    ask(reader, ipAddresses(), parseLinks),
-    routesOf(reader),
-    rulesOf(reader),
-    ownFiles(reader),
-    reader.facts(cloudInitConfig),
-    running.networkmanager ? ask(reader, nmcliConnections(), parseNmcliConnections) : null,
-  ])
+  const wantedLni = Object.values(uplinks).find(({ lni }) => lni !== undefined)?.lni
+  const [{ instance, instanceProblem }, lni, links, routes, rules, files, cloudInit, connections] =
+    await Promise.all([
+      instanceOf(reader, Object.values(uplinks)),
+      wantedLni === undefined ? null : observeLni(reader, wantedLni),
+      ask(reader, ipAddresses(), parseLinks),
+      routesOf(reader),
+      rulesOf(reader),
+      ownFiles(reader),
+      reader.facts(cloudInitConfig),
+      running.networkmanager ? ask(reader, nmcliConnections(), parseNmcliConnections) : null,
+    ])
   const interfaces: ObservedInterface[] = []
   const add = async (found: readonly Link[], rest: Omit<ObservedInterface, 'found' | 'link' | 'holder'>) => {
     const [link] = found.length === 1 ? found : []
@@ -289,7 +337,7 @@ export async function observe(reader: HostReader, { uplinks }: Desired): Promise
     })
   }
   for (const [name, one] of Object.entries(uplinks)) {
-    const mac = 'mac' in one.match ? one.match.mac.toLowerCase() : null
+    const mac = macOf(name, one, files, instance, lni)
     const kept = keepsAddress(one)
     await add(mac === null ? [] : withMac(links, mac), {
       key: name,
@@ -324,8 +372,13 @@ export async function observe(reader: HostReader, { uplinks }: Desired): Promise
     declared: true,
     backend: both ? (first?.holder.by ?? only) : only,
     both,
-    onEc2: false,
+    // Where the metadata are silent our own file says whether they were once there.
+    onEc2:
+      instance !== null ||
+      (instanceProblem !== null && files.some(({ content }) => content.includes('169.254.169.254'))),
     interfaces,
+    lni,
+    instanceProblem,
     defaults: { inet: defaultOver(routes, 'inet'), inet6: defaultOver(routes, 'inet6') },
     reachable: links.some(({ type, addresses }) => type !== 'loopback' && addresses.some(isGlobal)),
     rules,

@@ -5,6 +5,7 @@ import { type ProblemCode, remedyOf } from '../problem.ts'
 import type { Action, Blocked, Change, Json, Reload, Risk, Step, Witness } from '../resource.ts'
 import { guarded } from '../undo.ts'
 import { cloudInitFile, cloudInitPath } from './cloud-init.ts'
+import { planLni } from './lni.ts'
 import {
   networkctlReconfigure,
   networkctlReload,
@@ -102,12 +103,13 @@ function differences(
     const family = gateway.includes(':') ? 'address6' : 'address'
     const to = family === 'address6' ? '::/0' : '0.0.0.0/0'
     const there = link.routes.filter((route) => route.to === to && route.table === mainTable)
+    const text = (via: string | null, metric: number): string => `${via ?? 'on the link'}, metric ${metric}`
     if (!there.some(({ via, metric }) => via === gateway && metric === wanted.metric))
       changes.push(
         change(
           `${family}.gateway`,
-          gateway,
-          there.map(({ via }) => via),
+          text(gateway, wanted.metric),
+          there.map(({ via, metric }) => text(via, metric)),
         ),
       )
   }
@@ -134,8 +136,13 @@ function obstacle(
   backend: Backend,
 ): Blocked | null {
   const { key, mac, found, link, holder } = one
-  if (mac === null && wanted?.vlan == null)
-    return blocked('uplinks.index-unknown', `nobody tells which interface has the device index of ${key}`)
+  if (mac === null && wanted?.vlan == null) {
+    const why = observed.instanceProblem === null ? '' : `: ${observed.instanceProblem.message}`
+    return blocked(
+      'uplinks.index-unknown',
+      `nobody tells which interface has the device index of ${key}${why}`,
+    )
+  }
   if (found.length > 1)
     return blocked('uplinks.ambiguous', `${mac ?? key} is the MAC of ${found.join(' and ')}`, { uplink: key })
   if (wanted === undefined) return null
@@ -172,16 +179,22 @@ function apply(backend: Backend, parts: readonly Part[]): readonly Action[] {
   return nmApply(paths, name === null ? [] : parts.map(({ wanted }) => wanted.key))
 }
 
-/** Cut off is who speaks to the host over it: so an interface that has nothing yet may be configured without being asked. */
-function riskOf(parts: readonly Part[], observed: ObservedUplinks): Risk {
-  const carries = parts.some(({ one, wanted }) => wanted.management || (one.link?.addresses.length ?? 0) > 0)
+/**
+ * Cut off is who speaks to the host over it: so an interface that has nothing yet may be configured without being asked, and a
+ * route or rule added to one that the host is not managed over.
+ */
+function riskOf(parts: readonly Part[], because: readonly Change[], observed: ObservedUplinks): Risk {
+  if (!observed.reachable) return 'safe'
+  const carries = parts.some(({ one }) => (one.link?.addresses.length ?? 0) > 0)
+  const adds = because.every(({ path, observed }) => /\.(routes|rules)$/.test(path) && observed === null)
   const takes = parts.some(
     ({ one }) =>
       one.carriesDefault &&
       observed.defaults.inet !== null &&
       observed.defaults.inet.device !== one.link?.name,
   )
-  return carries || takes ? 'disruptive' : 'safe'
+  const manages = parts.some(({ wanted }) => wanted.management)
+  return manages || (carries && !adds) || takes ? 'disruptive' : 'safe'
 }
 
 const reload = (argv: readonly [string, ...string[]], exits: readonly number[] = [0]): Reload => ({
@@ -317,7 +330,7 @@ function planUplink(
     id: 'uplinks.configure',
     subject: uplink.key,
     summary: called(one),
-    risk: riskOf(parts, observed),
+    risk: riskOf(parts, because, observed),
     because,
     actions: inTheWay
       ? []
@@ -438,9 +451,16 @@ export function plan(observed: ObservedUplinks, desired: Desired): readonly Step
             ),
           },
         ]
+  const [lniName, lniUplink] = Object.entries(desired.uplinks).find(([, { lni }]) => lni !== undefined) ?? []
+  const attaching =
+    observed.lni === null || lniUplink?.lni === undefined
+      ? []
+      : planLni(observed.lni, lniUplink.lni, { settings: `uplinks.${lniName}.lni`, sources: desired.sources })
   const observedOf = (key: string) => interfaces.find((one) => one.key === key)
   const unresolved = interfaces.flatMap((one) => {
-    const why = one.key.includes('.') || one.kept ? null : obstacle(one, undefined, observed, backend)
+    const isLni = desired.uplinks?.[one.key]?.lni !== undefined
+    const why =
+      one.key.includes('.') || one.kept || isLni ? null : obstacle(one, undefined, observed, backend)
     return why === null || one.mac !== null
       ? []
       : [
@@ -467,6 +487,7 @@ export function plan(observed: ObservedUplinks, desired: Desired): readonly Step
       return planUplink(desired, observed, backend, parts)
     })
   return [
+    ...attaching,
     ...planClaims(desired, observed, backend, wanted),
     ...planRemovals(desired, observed, backend),
     ...unresolved,

@@ -3,6 +3,7 @@
 import { z } from 'zod'
 import { contains, networkOf, overlaps, parseCidr, parseIp } from '../link/address.ts'
 import type { Family } from '../link/ip.ts'
+import { lniSchema } from './lni.ts'
 
 const host = (family: Family, like: string) =>
   z.string().refine((text) => parseIp(text)?.family === family, `must be an address such as ${like}`)
@@ -149,7 +150,11 @@ const uplink = z
           deviceIndex: z.int().min(0).max(31).describe('The device index at which EC2 has it attached.'),
         }),
       ])
+      .optional()
       .describe('Which interface it is, by mac or deviceIndex. Names are never trusted: they change.'),
+    lni: lniSchema
+      .optional()
+      .describe('It is the local network interface of an Outposts server. Give match or lni.'),
     management: z
       .boolean()
       .default(false)
@@ -240,7 +245,15 @@ export const uplinksSchema = z
     const matches = new Map<string, string>()
     for (const [name, one] of entries) {
       judgeKept(name, one, complain)
-      const match = JSON.stringify(one.match).toLowerCase()
+      if ((one.match === undefined) === (one.lni === undefined))
+        complain([name], 'must have exactly one of match and lni')
+      if (one.lni !== undefined && one.management)
+        complain(
+          [name, 'management'],
+          'is not for the local network interface: AWS does not reach the host over it',
+        )
+      // An instance has one local network interface at most.
+      const match = one.lni === undefined ? JSON.stringify(one.match).toLowerCase() : 'lni'
       const other = matches.get(match)
       if (other !== undefined) complain([name, 'match'], `is the interface of ${other}`)
       matches.set(match, name)

@@ -114,7 +114,10 @@ function readerFor({
 async function outcome(world: World, document: Record<string, unknown> = {}) {
   const wanted = lniSchema.parse(document)
   const observed = await observeLni(readerFor(world), wanted)
-  const steps = planLni(observed, wanted, { 'uplinks.lni.deviceIndex': 'host.yaml:7' })
+  const steps = planLni(observed, wanted, {
+    settings: 'uplinks.lan.lni',
+    sources: { 'uplinks.lan.lni.deviceIndex': 'host.yaml:7' },
+  })
   return {
     observed,
     steps: steps.map(({ id, blocked, risk }) =>
