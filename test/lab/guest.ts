@@ -49,10 +49,22 @@ export interface GuestOptions {
   rootSizeBytes?: number
   rootSerial?: string
   drives?: readonly DriveOptions[]
+  /** NICs that it starts with, beside the one by which the lab reaches it. */
+  nics?: readonly Port[]
   /** Whether to return as soon as ssh answers instead of when systemd has started everything. */
   early?: boolean
   deadlineMs?: number
   progress?: (line: string) => void
+}
+
+/** One end of a wire: the tap device of this machine that a guest's NIC stands on. */
+export interface Port {
+  readonly mac: string
+  readonly device: string
+  /** Makes the tap device anew, for QEMU to open. */
+  make(): Promise<void>
+  /** Takes it to where the wire goes, which may be another namespace, once QEMU holds it. */
+  connect(): Promise<void>
 }
 
 /** Options of `Guest.run`. */
@@ -174,6 +186,7 @@ export class Guest {
   readonly #cpus: number
   readonly #snapshots: boolean
   readonly #drives: Drive[]
+  readonly #nics: Port[]
   #qemu: Tool | undefined
   #qemuEnd: Promise<unknown> = Promise.resolve()
   #qemuErrors = ''
@@ -186,6 +199,7 @@ export class Guest {
     this.#directory = directory
     this.#slot = slot
     this.#drives = drives
+    this.#nics = [...(options.nics ?? [])]
     this.#memoryMiB = options.memoryMiB ?? 2048
     this.#cpus = options.cpus ?? 1
     this.#snapshots = options.snapshots ?? false
@@ -242,6 +256,7 @@ export class Guest {
     }
     const socket = join(this.#directory, 'qmp')
     await rm(socket, { force: true })
+    for (const nic of this.#nics) await nic.make()
     this.#qemuErrors = ''
     const qemu = startTool([
       '/usr/bin/qemu-system-x86_64',
@@ -263,6 +278,10 @@ export class Guest {
         ...['-blockdev', JSON.stringify(formatNode(drive, fileName(drive)))],
         ...deviceProperties(drive).flatMap((device) => ['-device', JSON.stringify(device)]),
       ]),
+      ...this.#nics.flatMap((nic, index) => [
+        ...['-netdev', JSON.stringify(wireOf(nic))],
+        ...['-device', JSON.stringify(nicOf(nic, ports - 1 - index))],
+      ]),
     ])
     this.#qemu = qemu
     qemu.stderr.on('data', (text: Buffer) => {
@@ -274,6 +293,7 @@ export class Guest {
     const deadlineMs = options.deadlineMs ?? 300_000
     const deadline = performance.now() + deadlineMs
     this.#qmp = await this.#connectQmp(socket, deadline)
+    for (const nic of this.#nics) await nic.connect()
     await this.waitReachable(deadlineMs)
     if (!options.early) await this.waitStarted(deadline - performance.now())
   }
@@ -481,6 +501,25 @@ export class Guest {
       await pause(200)
     }
     await this.run(['udevadm', 'settle'])
+  }
+
+  /** Plugs in a NIC; it stays over power cuts until it is pulled out. Whether the guest has seen it is for its own tools to tell. */
+  async attachNic(nic: Port): Promise<void> {
+    await nic.make()
+    await this.#monitor.ask('netdev_add', wireOf(nic))
+    // First the wire: what the guest asks for at once (DHCP) would wait long for its next try.
+    await nic.connect()
+    await this.#monitor.ask('device_add', nicOf(nic, ports - 1 - this.#nics.length))
+    this.#nics.push(nic)
+  }
+
+  /** Pulls a NIC out and waits until the guest has let go of it. */
+  async detachNic(nic: Port): Promise<void> {
+    const { id } = nicOf(nic, 0)
+    const gone = this.#monitor.waitFor('DEVICE_DELETED', (content) => content.device === id, 60_000)
+    await Promise.all([gone, this.#monitor.ask('device_del', { id })])
+    await this.#monitor.ask('netdev_del', { id: wireOf(nic).id })
+    this.#nics.splice(this.#nics.indexOf(nic), 1)
   }
 
   /** Makes a drive answer with I/O errors until `healDrive`; reads and writes unless told otherwise. */
@@ -826,6 +865,23 @@ function deviceProperties(drive: Drive): Record<string, unknown>[] {
     },
   ]
 }
+
+const wireOf = ({ device }: Port) => ({
+  type: 'tap',
+  id: `wire-${device}`,
+  ifname: device,
+  script: 'no',
+  downscript: 'no',
+})
+
+const nicOf = ({ device, mac }: Port, port: number) => ({
+  driver: 'virtio-net-pci',
+  id: `device-${device}`,
+  netdev: `wire-${device}`,
+  mac,
+  bus: `port-${port}`,
+  romfile: '',
+})
 
 /** Quotes argv for the one string that sshd hands to the guest's shell. */
 function quote(argv: readonly string[]): string {
