@@ -87,7 +87,6 @@ async function readInventory(): Promise<Inventory> {
   const { ended, exit, stdout, stderr } = await execute(thisExecutable('inventory', '--json'), {
     deadlineMs: inventoryDeadlineMs,
     keep: 'all',
-    tethered: true,
   })
   if (ended !== 'exited' || exit !== 0)
     throw new HostError(

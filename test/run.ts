@@ -12,12 +12,16 @@ const coverageAtLeast = 80
 
 /** What unit and contract tests run beside what the lab and the package ask for themselves. */
 const tools = [
+  { package: 'dnsmasq-base', path: '/usr/sbin/dnsmasq' },
   { package: 'e2fsprogs', path: '/usr/sbin/mkfs.ext4' },
   { package: 'groff-base', path: '/usr/bin/groff' },
+  { package: 'iproute2', path: '/usr/sbin/ip' },
+  { package: 'iputils-ping', path: '/usr/bin/ping' },
   { package: 'libvirt-clients', path: '/usr/bin/virsh' },
   { package: 'libvirt-daemon-system', path: '/usr/sbin/libvirtd' },
   { package: 'libxml2-utils', path: '/usr/bin/xmllint' },
   { package: 'mount', path: '/usr/sbin/losetup' },
+  { package: 'nftables', path: '/usr/sbin/nft' },
   { package: 'openssl', path: '/usr/bin/openssl' },
   // Firmware for guests that boot by UEFI.
   { package: 'ovmf', path: '/usr/share/OVMF/OVMF_CODE_4M.fd' },

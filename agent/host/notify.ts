@@ -26,7 +26,6 @@ export function notifierOf(env: Readonly<Record<string, string | undefined>>, pi
         deadlineMs,
         keep: 'tail',
         environment: { NOTIFY_SOCKET },
-        tethered: true,
       })
       if (exit !== 0)
         throw new HostError('action.failed', `systemd-notify: ${lastLines(stderr, 1) || `exit ${exit}`}`)
