@@ -12,10 +12,11 @@ import { join } from 'node:path'
 import { isSea } from 'node:sea'
 import { pino } from 'pino'
 import { HostError, type ProblemReport } from '../provisioning/problem.ts'
+import { checkedArgs, doorNeeded, unknownVerb, verbAt } from './api/arguments.ts'
 import { ask } from './api/client.ts'
 import { passedSockets } from './api/passed-sockets.ts'
 import { type Doorway, serve } from './api/server.ts'
-import type { Args } from './api/verbs.ts'
+import { type Args, verbTable } from './api/verbs.ts'
 import { version } from './api/version.ts'
 import { Ec2 } from './host/ec2.ts'
 import { execute, lastLines } from './host/exec.ts'
@@ -24,6 +25,8 @@ import { Imds } from './host/imds.ts'
 import { LinuxHost } from './host/linux-host.ts'
 import { type Notifier, notifierOf } from './host/notify.ts'
 import { connectOpenReadOnly } from './node-libvirt/index.ts'
+import { Fleet, type FleetDesired } from './peers/fleet.ts'
+import type { DoorFor } from './peers/relay.ts'
 import { hostClock } from './report/clock.ts'
 import { History } from './report/history.ts'
 import { HostLooker } from './report/host/look.ts'
@@ -31,7 +34,7 @@ import { SlowLooker } from './report/host/slow-look.ts'
 import { OwnUseLooker } from './report/own.ts'
 import { readNow } from './report/proc-files.ts'
 import type { Inventory } from './report/report.ts'
-import { Reporter } from './report/reporter.ts'
+import { type FindingSource, Reporter } from './report/reporter.ts'
 import { RootAsker, type RootStatus } from './report/root-view.ts'
 import { Sampler } from './report/sample.ts'
 import type { DaemonContext } from './verbs/daemon-context.ts'
@@ -39,6 +42,10 @@ import { loadOfDaemon } from './verbs/index.ts'
 
 const beatMs = 10_000
 const inventoryDeadlineMs = 60_000
+const settingsDeadlineMs = 20_000
+
+/** What each socket of the daemon is good for: the one looks, the other also acts on other hosts. */
+const doorOf: Readonly<Record<string, 'read' | 'operate'>> = { report: 'read', fleet: 'operate' }
 
 /** Names in a folder; null when it is not there, or not for us. */
 function listNow(path: string): readonly string[] | null {
@@ -96,6 +103,29 @@ async function readInventory(): Promise<Inventory> {
   return JSON.parse(stdout).inventory
 }
 
+/** What the desired document says of the fleet, read in another process. */
+async function readFleetSettings(root: string): Promise<FleetDesired> {
+  const argv = thisExecutable('fleet', 'settings', '--root', root, '--json')
+  const { ended, exit, stdout, stderr } = await execute(argv, {
+    deadlineMs: settingsDeadlineMs,
+    keep: 'all',
+    tethered: true,
+  })
+  if (ended !== 'exited' || exit !== 0)
+    throw new HostError('host.unreadable', `the fleet settings: ${lastLines(stderr || stdout, 1) || ended}`)
+  return JSON.parse(stdout).settings
+}
+
+/** The door of this host that a verb needs which a peer asks for, and the socket that it is asked at. */
+const doorsBelow =
+  (folder: string): DoorFor =>
+  (path, body) => {
+    const name = verbAt(path)
+    if (name === null) throw unknownVerb(path)
+    const { door } = doorNeeded(name, checkedArgs(name, body))
+    return { door, socket: join(folder, verbTable[name].daemon ? 'report.sock' : `${door}.sock`) }
+  }
+
 /** Which host this is to others: its instance-id, which Nitro's firmware gives as the asset tag, or else its machine-id. */
 function instanceOf(): string {
   const assetTag = readNow('/sys/class/dmi/id/board_asset_tag')?.trim() ?? ''
@@ -103,7 +133,7 @@ function instanceOf(): string {
 }
 
 /** The parts of the round on this host. */
-function reporterOf(root: string, history: History): Reporter {
+function reporterOf(root: string, history: History, sources: readonly FindingSource[]): Reporter {
   const imds = new Imds()
   const reader = new LinuxHost({
     claims: new Set(),
@@ -146,6 +176,7 @@ function reporterOf(root: string, history: History): Reporter {
     arrayTitle,
     run: randomUUID(),
     identity: { name: hostname(), instance: instanceOf(), version },
+    sources,
   })
 }
 
@@ -170,12 +201,13 @@ export async function daemon({ sockets, root = '/' }: Args<'daemon'>): Promise<v
   const doorways: readonly Doorway[] =
     sockets === undefined
       ? passedSockets(process.env).map(({ name, fd }) => {
-          if (name === 'report') return { door: 'read', fd } as const
+          const door = doorOf[name]
+          if (door !== undefined) return { door, fd }
           throw new HostError('request.invalid', `systemd passed a socket named ${name}: no door`, {
             details: { verb: 'daemon' },
           })
         })
-      : [{ door: 'read', path: join(sockets, 'report.sock') }]
+      : Object.entries(doorOf).map(([name, door]) => ({ door, path: join(sockets, `${name}.sock`) }))
   if (doorways.length === 0)
     throw new HostError('request.invalid', 'systemd passed no socket: start garrison.service', {
       details: { verb: 'daemon' },
@@ -183,11 +215,23 @@ export async function daemon({ sockets, root = '/' }: Args<'daemon'>): Promise<v
   const folder = join(root, 'var/lib/garrison/daemon')
   const { history, damagedPath } = await History.open(join(folder, 'history.sqlite'))
   if (damagedPath !== null) log.error({ path: damagedPath }, 'the history was damaged and is begun anew')
-  const reporter = reporterOf(root, history)
+  const fleet = await Fleet.open({
+    folder: join(root, 'var/lib/garrison/fleet'),
+    settings: () => readFleetSettings(root),
+    doorFor: doorsBelow(join(root, 'run/garrison')),
+    clock: hostClock,
+    log,
+  })
+  const reporter = reporterOf(root, history, [() => fleet.conditions()])
+  reporter.onReport((report) => fleet.publish(report.generation, report.atMs, report))
+  reporter.onVm(({ uuid, name, event, detail, atMs }) =>
+    fleet.tell({ kind: 'lifecycle', uuid, name, event, detail, atMs }),
+  )
   const served = await serve<DaemonContext>({
     doorways,
-    contextFor: (who, signal) => ({ who, signal, clock: Date.now, reports: reporter, history }),
+    contextFor: (who, signal) => ({ who, signal, clock: Date.now, reports: reporter, history, fleet }),
     load: loadOfDaemon,
+    relay: ({ host, ...carried }, response) => fleet.askPeer(host, carried, response),
     log,
     idleMs: null,
   })
@@ -210,6 +254,7 @@ export async function daemon({ sockets, root = '/' }: Args<'daemon'>): Promise<v
     stop.abort()
     await notifier?.tell('STOPPING=1').catch(untold)
     served.stop()
+    await fleet.close()
     history.close()
     await served.left
     log.info('left')

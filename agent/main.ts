@@ -27,6 +27,8 @@ import { loadLocal, loadOfDaemon, loadServed } from './verbs/index.ts'
 
 const socketPaths = ['admin', 'operate', 'read'].map((door) => `/run/garrison/${door}.sock`)
 const daemonSocketPath = '/run/garrison/report.sock'
+/** Where the daemon is asked to act on another host. */
+const fleetSocketPath = '/run/garrison/fleet.sock'
 const problemSchema = 'garrison/problem/1'
 const [stdout, stderr] = [1, 2]
 const slowMs = 1000
@@ -200,6 +202,7 @@ async function askRootSide<N extends VerbName>(
   args: Args<N>,
   json: boolean,
   paths: readonly string[],
+  host?: string,
 ): Promise<Exit | { readonly closed: string }> {
   const printer = verbTable[name].streams ? await streamPrinter(name, json) : null
   const slow = liveLine(!printer && !json && terminalOf(stdout).live)
@@ -209,6 +212,7 @@ async function askRootSide<N extends VerbName>(
     for (const path of paths) {
       const asking = {
         caller: callerOf(process.env),
+        host,
         onLine: (line: string) => printer?.line(JSON.parse(line)),
       }
       const interrupted = () => {
@@ -348,8 +352,9 @@ async function askDaemon<N extends VerbName>(
   args: Args<N>,
   json: boolean,
   path: string,
+  host?: string,
 ): Promise<Exit> {
-  const asked = await askRootSide(name, args, json, [path])
+  const asked = await askRootSide(name, args, json, [path], host)
   if (typeof asked === 'number') return asked
   throw new HostError(
     asked.closed.endsWith(notThere.EACCES) ? 'door.refused' : 'daemon.absent',
@@ -357,8 +362,24 @@ async function askDaemon<N extends VerbName>(
   )
 }
 
+/** The verb asked of another host of the fleet, through the daemon of this one. Throws as `askDaemon` does. */
+async function askHost<N extends VerbName>(
+  name: N,
+  args: Args<N>,
+  json: boolean,
+  host: string,
+  socket: string | undefined,
+): Promise<Exit> {
+  const { door } = doorNeeded(name, args)
+  if (door === 'local' || verbTable[name].session)
+    throw new HostError('request.invalid', `${name} is not asked of another host: it runs in the client`, {
+      details: { verb: name },
+    })
+  return askDaemon(name, args, json, socket ?? (door === 'read' ? daemonSocketPath : fleetSocketPath), host)
+}
+
 async function main(argv: readonly string[]): Promise<Exit> {
-  const { verb: name, group, values, json, help, socket } = parseCommandLine(argv)
+  const { verb: name, group, values, json, help, socket, host } = parseCommandLine(argv)
   if (name === null || help) {
     const { groupHelpText, helpText } = await import('./api/help.ts')
     const terminal = terminalOf(stdout)
@@ -366,6 +387,7 @@ async function main(argv: readonly string[]): Promise<Exit> {
     return EXIT.done
   }
   const args = checkedArgs(name, values)
+  if (host !== undefined) return askHost(name, args, json, host, socket)
   if (name === 'operate') {
     const { operate } = await import('./operate.ts')
     await operate(args as Args<'operate'>)
@@ -378,7 +400,7 @@ async function main(argv: readonly string[]): Promise<Exit> {
   }
   const local = await loadLocal(name)
   if (local) {
-    const parts = async () => (await import('./operate.ts')).partsOf()
+    const parts = async (root?: string) => (await import('./operate.ts')).partsOf(root)
     const result = await local.run(args, { parts })
     const text = json
       ? safeJson({ schema: verbTable[name].schema, ...(result as object) })

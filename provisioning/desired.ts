@@ -122,6 +122,49 @@ const volumes = z
   })
   .describe('The volume group on the array, its volumes and their mounts.')
 
+const networks = (what: string) =>
+  z
+    .record(
+      z.string().regex(/^[a-z0-9][a-z0-9._-]{0,14}$/, 'must be the label of a network such as lni or eni'),
+      z
+        .string()
+        .regex(
+          /^(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]{1,253})(:[1-9][0-9]{0,4})?$|^[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*$/,
+          'must be an address or a name, with :PORT where it is another: 10.0.1.5, [fd00::5]:7443',
+        ),
+    )
+    .describe(what)
+
+const fleet = z
+  .strictObject({
+    port: z
+      .int()
+      .min(1)
+      .max(65_535)
+      .default(7443)
+      .describe('The one port that other hosts of the fleet reach this one at (TCP).'),
+    listen: z
+      .string()
+      .regex(/^[0-9A-Fa-f:.]+$/, 'must be an address')
+      .optional()
+      .describe('The one address to listen on. Default: all of them; a certificate is asked for on each.'),
+    addresses: networks(
+      'Where this host tells others that it is, by network: eni, lni. Default: every address of its interfaces.',
+    ).optional(),
+    peers: z
+      .record(
+        z
+          .string()
+          .regex(/^[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?$/, 'must be the name of a host of the fleet'),
+        networks('Where the host is, by network; all are tried side by side.'),
+      )
+      .default({})
+      .describe(
+        'Hosts that are known beforehand, by the name in their certificate. Others tell of the rest.',
+      ),
+  })
+  .describe('How this host talks with the others of its fleet. Membership itself is by garrison fleet join.')
+
 /** The schema of the desired document. Every key that a person may write is here, with its default and its description. */
 export const desiredSchema = z
   .strictObject({
@@ -142,6 +185,7 @@ export const desiredSchema = z
     volumes: volumes.optional(),
     uplinks: uplinksSchema.optional(),
     vms: vmsSchema.optional(),
+    fleet: fleet.optional(),
   })
   .refine((desired) => desired.volumes === undefined || desired.array !== undefined, {
     message: 'volumes needs array: the volume group stands on it',

@@ -383,6 +383,75 @@ export const PROBLEMS = {
     remedy:
       'Add an opening for them (firewall.allow: service: ssh, from: their address), or let them leave and apply over another interface.',
   },
+  'fleet.busy': {
+    meaning: 'A host of the fleet has as much under way as it takes on at one time.',
+    remedy:
+      'Wait until something of it has ended, then ask again; garrison fleet peers shows who is linked with whom.',
+    retry: true,
+  },
+  'fleet.damaged': {
+    meaning: 'The keys of this host in its fleet are not whole, or do not belong together.',
+    remedy:
+      'Move /var/lib/garrison/fleet away, revoke this host where it was let in (garrison fleet revoke), and let it join again.',
+  },
+  'fleet.denied': {
+    meaning: 'The keys of the fleet belong to the user garrison, and only it and root may use them.',
+    remedy: 'Run the same command as root: it goes on as the user garrison.',
+  },
+  'fleet.exists': {
+    meaning: 'There is a fleet here already, and its keys are not written over.',
+    remedy:
+      'See garrison fleet status. To leave that fleet for good: revoke this host where it was let in, then move the folder named away.',
+  },
+  'fleet.name-refused': {
+    meaning: 'The name is none that a host of a fleet can have.',
+    remedy: 'Give it one with --name: up to 63 lower-case letters, digits, - and dots.',
+  },
+  'fleet.name-taken': {
+    meaning: 'The fleet has a host of that name already.',
+    remedy:
+      'Join with another --name; or, if that host is gone or was installed anew, revoke it first: garrison fleet revoke {host}.',
+  },
+  'fleet.no-issuer': {
+    meaning: 'Certificates are asked of a host that issues none.',
+    remedy:
+      'Ask on the host where garrison fleet init was run. Where that one is gone for good: garrison fleet request makes another host an issuer.',
+  },
+  'fleet.none': {
+    meaning: 'This host is in no fleet.',
+    remedy:
+      'Begin one with garrison fleet init, or join one with a token of garrison fleet invite: garrison fleet join TOKEN.',
+  },
+  'fleet.port-taken': {
+    meaning: 'The port of the fleet could not be listened on.',
+    remedy:
+      'See ss -ltnp for who has it; or give the fleet another port: fleet.port in the desired document.',
+    retry: true,
+  },
+  'fleet.request-refused': {
+    meaning: 'A request for a certificate, or the certificate that came back, is not what it should be.',
+    remedy: 'Make the request anew on the host that it is for, and carry it and its answer over whole.',
+  },
+  'fleet.role-refused': {
+    meaning: 'The certificate of the host that asks does not allow this.',
+    remedy:
+      'Ask on the host itself; or let the host that asks join again with a higher role: garrison fleet invite --role operate.',
+  },
+  'fleet.token-refused': {
+    meaning: 'An invitation could not be used.',
+    remedy:
+      'Make a new one on the host that issues certificates: garrison fleet invite. Each opens the fleet once, and only for a short time.',
+  },
+  'fleet.unknown-host': {
+    meaning: 'No host of that name is known in the fleet.',
+    remedy: 'See garrison fleet status for the names.',
+  },
+  'fleet.unreachable': {
+    meaning: 'A host of the fleet could not be reached. That does not mean that it is down.',
+    remedy:
+      'See garrison fleet status for who saw it last, when and over which network; then ping it, or look at its console.',
+    retry: true,
+  },
   'host.deadline': {
     meaning: 'A program that only reads the host did not answer in time.',
     remedy: 'Run it by hand to see where it hangs; a dead drive or a stuck daemon is the usual cause.',
@@ -564,6 +633,11 @@ export const PROBLEMS = {
     meaning:
       'The subnet has its local network interfaces at another device index; that is one for all its hosts.',
     remedy: 'Give uplinks.NAME.lni.deviceIndex the index of the subnet.',
+  },
+  'peer.refused': {
+    meaning: 'The certificate that a peer showed is not one that this host trusts.',
+    remedy:
+      'See garrison fleet status there for its certificate. Past its time or revoked, it has to join again: garrison fleet invite here, garrison fleet join there.',
   },
   'plan.changed': {
     meaning: 'Between plan and first write the host changed, so the step was not begun.',

@@ -98,7 +98,12 @@ async function run(stage: Stage): Promise<Tally> {
     env: {
       ...process.env,
       PATH: `${process.cwd()}/node_modules/.bin:${process.env.PATH}`,
-      ...(full && { GARRISON_LAB_FULL: '1', LIBVIRT_FUZZ: '1000000', LIBVIRT_FLOOD_MS: '120000' }),
+      ...(full && {
+        GARRISON_LAB_FULL: '1',
+        LIBVIRT_FUZZ: '1000000',
+        PEERS_FUZZ: '1000000',
+        LIBVIRT_FLOOD_MS: '120000',
+      }),
     },
   })
   const exited = new Promise<number>((resolve, reject) => {

@@ -14,6 +14,12 @@ export const commonFlags: Readonly<Record<string, Field>> = {
     brief: 'ask this socket and no other',
     local: true,
   },
+  host: {
+    kind: 'text',
+    placeholder: 'HOST',
+    brief: 'ask it of this host of the fleet',
+    local: true,
+  },
 }
 
 /** A command line, taken apart. `verb` is null when none was given; `group` is then the word whose verbs help is wanted for. */
@@ -24,6 +30,8 @@ export interface CommandLine {
   readonly json: boolean
   readonly help: boolean
   readonly socket: string | undefined
+  /** The host of the fleet that is asked instead of this one. */
+  readonly host: string | undefined
 }
 
 /** The verb's fields, operands first, in the order of the table. */
@@ -95,13 +103,29 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
   if (name === undefined || (name === 'help' && second === undefined)) {
     const stray = flags.find((flag) => !(flag.name in commonFlags))
     if (stray) throw invalid('', `${stray.rawName} needs a verb before it`)
-    return { verb: null, group: null, values: {}, json: given('json'), help: true, socket: undefined }
+    return {
+      verb: null,
+      group: null,
+      values: {},
+      json: given('json'),
+      help: true,
+      socket: undefined,
+      host: undefined,
+    }
   }
   if (name === 'help') return parseCommandLine([...words.slice(1), '--help'])
   if (!isVerb(name)) {
     const group = words.join(' ')
     if (given('help') && verbsUnder(group).length > 0)
-      return { verb: null, group, values: {}, json: given('json'), help: true, socket: undefined }
+      return {
+        verb: null,
+        group,
+        values: {},
+        json: given('json'),
+        help: true,
+        socket: undefined,
+        host: undefined,
+      }
     throw unknownVerb(group)
   }
 
@@ -136,7 +160,9 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
       throw invalid(name, `${name} takes no further word: ${word}`)
     values[operand] = many ? [...((values[operand] ?? []) as readonly unknown[]), word] : word
   })
-  const { json, help, socket, ...own } = values
+  const { json, help, socket, host, ...own } = values
+  if (typeof host === 'string' && !/^[a-z0-9][a-z0-9.-]{0,62}$/.test(host))
+    throw invalid(name, `${host} is no name of a host of a fleet`)
   return {
     verb: name,
     group: null,
@@ -144,6 +170,7 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
     json: json === true,
     help: help === true,
     socket: typeof socket === 'string' ? socket : undefined,
+    host: typeof host === 'string' ? host : undefined,
   }
 }
 

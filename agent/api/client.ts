@@ -8,6 +8,8 @@ export interface Asking {
   readonly path: string
   readonly args: unknown
   readonly caller: string
+  /** The host of the fleet that is to answer; the daemon asks it. */
+  readonly host?: string | undefined
   /** Called with each line of a streamed answer as it comes. */
   readonly onLine: (line: string) => void
 }
@@ -44,7 +46,7 @@ function dechunk(
  * Asks over one socket. Rejects with the system's error when it cannot be connected to, and with `door.lost` when the
  * answer ends before it is complete.
  */
-export function ask(socketPath: string, { path, args, caller, onLine }: Asking): Promise<Reply> {
+export function ask(socketPath: string, { path, args, caller, host, onLine }: Asking): Promise<Reply> {
   const { promise, resolve, reject } = Promise.withResolvers<Reply>()
   const body = JSON.stringify(args)
   const socket = connect(socketPath)
@@ -77,6 +79,7 @@ export function ask(socketPath: string, { path, args, caller, onLine }: Asking):
   // Written at once: it is sent as soon as the connection stands.
   socket.write(
     `POST ${path} HTTP/1.1\r\nhost: garrison\r\nconnection: close\r\ngarrison-caller: ${caller}\r\n` +
+      `${host === undefined ? '' : `garrison-host: ${host}\r\n`}` +
       `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   )
   socket.on('data', (bytes: Buffer) => {

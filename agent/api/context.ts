@@ -170,9 +170,9 @@ export interface SessionModule<N extends VerbName, C = Context> {
   open(context: C, args: Args<N>): Promise<Duplex>
 }
 
-/** A verb that runs in the client. `parts` loads everything that reads the host. */
+/** A verb that runs in the client. `parts` loads everything that reads the host, below `root` where that is not `/`. */
 export interface LocalModule<N extends VerbName, Result = unknown> {
-  run(args: Args<N>, here: { parts(): Promise<Parts> }): Promise<Result>
+  run(args: Args<N>, here: { parts(root?: string): Promise<Parts> }): Promise<Result>
   render(result: Result, terminal: Terminal): string
   exitOf(result: Result): Exit
 }

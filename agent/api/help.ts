@@ -82,9 +82,7 @@ function overview(terminal: Terminal): string {
     ...rowsOf(commonFlags, flagText),
     '',
     `${paint(terminal, 'strong', 'Exit')}   ${exitCodes.map(([code, word]) => `${code} ${word}`).join(', ')}`,
-    '',
-    `${paint(terminal, 'strong', 'Try')}    garrison status          how this host stands`,
-    '       garrison apply --help    what a verb does, with examples',
+    `${paint(terminal, 'strong', 'Try')}    garrison apply --help    what a verb does, with examples`,
   ].join('\n')
 }
 
@@ -115,7 +113,14 @@ export function helpText(name: VerbName | null, terminal: Terminal): string {
     paragraph('', help, 0),
     '',
     ...operandRows,
-    ...rowsOf({ ...verb.flags, ...commonFlags }, flagText),
+    ...rowsOf(verb.flags, flagText),
+    paragraph(
+      '  as for every verb',
+      Object.entries(commonFlags)
+        .map((flag) => flagText(...flag))
+        .join(', '),
+      column,
+    ),
     ...(examples.length > 0 ? ['', paint(terminal, 'strong', 'Examples')] : []),
     ...examples.flatMap(([command, does]) => [`  ${command}`, paragraph('', `${does}`, 6)]),
   ].join('\n')

@@ -39,6 +39,16 @@ export interface Serving<C = Context> {
   readonly doorways: readonly Doorway[]
   readonly contextFor: (who: string, signal: AbortSignal) => C
   readonly load: (verb: VerbName) => Promise<ServableModule<C> | null>
+  /** Has another host of the fleet answer, and gives on what it says; only the daemon can. */
+  readonly relay?: (
+    asked: {
+      readonly host: string
+      readonly path: string
+      readonly args: unknown
+      readonly caller: string
+    },
+    response: ServerResponse,
+  ) => Promise<void>
   readonly log: Pick<Logger, 'info' | 'error'>
   readonly idleMs: number | null
 }
@@ -61,6 +71,9 @@ const httpStatus: Partial<Record<ProblemCode, number>> = {
   'apply.locked': 409,
   'desired.missing': 409,
   'desired.invalid': 409,
+  'fleet.none': 409,
+  'fleet.unknown-host': 404,
+  'fleet.unreachable': 502,
 }
 
 /** The schema of a problem, as a whole answer or as the last line of a stream. */
@@ -145,11 +158,15 @@ async function sent(response: ServerResponse): Promise<void> {
 const notSo = (verb: VerbName, message: string): HostError =>
   new HostError('request.invalid', message, { details: { verb } })
 
+const notServed = (by: string): HostError =>
+  new HostError('door.refused', `${by} runs in the client, never on the root side`)
+
 /** Starts to listen on every doorway. Rejects when one cannot be listened on. */
 export async function serve<C = Context>({
   doorways,
   contextFor,
   load,
+  relay,
   log,
   idleMs,
 }: Serving<C>): Promise<Served> {
@@ -198,17 +215,22 @@ export async function serve<C = Context>({
       })
   }
 
-  /** The module of a verb that may be asked for at this door. Throws `door.refused`. */
-  async function admitted<N extends VerbName>(door: Doorway['door'], name: N, args: Args<N>) {
+  /** Throws `door.refused` unless a verb may be asked for at this door. */
+  function wantDoor<N extends VerbName>(door: Doorway['door'], name: N, args: Args<N>): void {
     const needed = doorNeeded(name, args)
-    const module = await load(name)
-    if (needed.door === 'local' || module === null)
-      throw new HostError('door.refused', `${needed.by} runs in the client, never on the root side`)
+    if (needed.door === 'local') throw notServed(needed.by)
     if (DOORS.indexOf(door) < DOORS.indexOf(needed.door))
       throw new HostError(
         'door.refused',
         `${needed.by} needs ${needed.door}.sock; this came in on ${door}.sock`,
       )
+  }
+
+  /** The module of a verb that may be asked for at this door. Throws `door.refused`. */
+  async function admitted<N extends VerbName>(door: Doorway['door'], name: N, args: Args<N>) {
+    const module = await load(name)
+    if (module === null) throw notServed(name)
+    wantDoor(door, name, args)
     return module
   }
 
@@ -279,8 +301,17 @@ export async function serve<C = Context>({
     const name = verbAt(pathname)
     if (name === null) throw unknownVerb(pathname)
     const args = checkedArgs(name, await bodyOf(request, name))
-    const module = await admitted(door, name, args)
     if (verbTable[name].session) throw notSo(name, `${name} is a session: it is asked for by an HTTP upgrade`)
+    const host = request.headers['garrison-host']
+    if (typeof host === 'string') {
+      if (relay === undefined) throw notSo(name, 'another host is asked through the daemon')
+      wantDoor(door, name, args)
+      const says = request.headers['garrison-caller']
+      const caller = typeof says === 'string' ? says : ''
+      await relay({ host, path: pathname, args, caller }, response)
+      return
+    }
+    const module = await admitted(door, name, args)
     const gone = new AbortController()
     response.once('close', () => gone.abort())
     const who = whoOf(door, request)

@@ -3,6 +3,7 @@
 import { RISKS } from '../../provisioning/resource.ts'
 import { backupVerbs } from './backup-verbs.ts'
 import { creationVerbs } from './creation-verbs.ts'
+import { fleetVerbs } from './fleet-verbs.ts'
 import { instanceVerbs } from './instance-verbs.ts'
 import { jobVerbs } from './job-verbs.ts'
 import { networkVerbs } from './network-verbs.ts'
@@ -460,6 +461,7 @@ const VERBS = {
   ...jobVerbs,
   ...networkVerbs,
   ...reportVerbs,
+  ...fleetVerbs,
   ...instanceVerbs,
   record: {
     brief: 'write what this host answers into a folder',
@@ -542,6 +544,17 @@ const VERBS = {
     door: 'local',
     schema: 'garrison/fetch/1',
     json: { schema: 'garrison/fetch/1', path: 'the file' },
+    hidden: true,
+  },
+  'fleet settings': {
+    brief: 'tell what the desired document says of the fleet',
+    help: 'Started by the daemon, so that what reads the document takes no memory there for long.',
+    examples: [],
+    operands: {},
+    flags: { root: { kind: 'path', placeholder: 'DIR', brief: 'read the document from DIR/etc' } },
+    door: 'local',
+    schema: 'garrison/fleet-settings/1',
+    json: { schema: 'garrison/fleet-settings/1', settings: 'the part of the document, with its defaults' },
     hidden: true,
   },
   inventory: {

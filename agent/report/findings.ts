@@ -206,6 +206,31 @@ export const FINDINGS = {
     },
     hiddenBy: lostArrays,
   },
+  'fleet.certificate': {
+    meaning:
+      'The certificate of this host in its fleet could not be renewed; when it ends, no host trusts it.',
+    when: 'three quarters of its time are over; high once all of it is',
+    remedy:
+      'See garrison fleet peers for why. It is renewed by any host that issues certificates; once it has ended: garrison fleet revoke where it was let in, then invite and join.',
+    appearMs: 0,
+    clearMs: 0,
+  },
+  'fleet.issuer': {
+    meaning: 'This host issues the certificates of the fleet, and its own right to do so comes to its end.',
+    when: 'less than 120 days are left; a warning below 30 days',
+    remedy:
+      'Renew it where the key of the authority is: garrison fleet request here, garrison fleet sign there, garrison fleet accept here.',
+    appearMs: 0,
+    clearMs: 0,
+  },
+  'fleet.not-working': {
+    meaning: 'This host has joined a fleet, and its keys or its port do not work.',
+    when: 'it was tried, and is tried again each minute',
+    remedy:
+      'See the message for why, and journalctl -u garrison; garrison fleet status tells how the others are.',
+    appearMs: 2 * minute,
+    clearMs: 0,
+  },
   'host.unreadable': {
     meaning: 'A part of the host could not be looked at, so nothing is known of it.',
     when: 'reading it failed',

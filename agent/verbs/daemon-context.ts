@@ -1,5 +1,6 @@
 // What the verbs work with that the daemon answers.
 
+import type { Fleet } from '../peers/fleet.ts'
 import type { History } from '../report/history.ts'
 import type { Report } from '../report/report.ts'
 
@@ -18,4 +19,6 @@ export interface DaemonContext {
   readonly signal: AbortSignal
   readonly reports: ReportSource
   readonly history: Pick<History, 'read' | 'everyMs' | 'partsOf'>
+  /** The other hosts. All of it throws `fleet.none` on a host that is in no fleet. */
+  readonly fleet: Pick<Fleet, 'membership' | 'hosts' | 'ask' | 'reportOf' | 'listen'>
 }

@@ -13,6 +13,14 @@ const local = {
   'network restore': () => import('./network-restore.ts'),
   inventory: () => import('./inventory.ts'),
   'ec2-call': () => import('./ec2-call.ts'),
+  'fleet settings': () => import('./fleet-settings.ts'),
+  'fleet init': () => import('./fleet-init.ts'),
+  'fleet invite': () => import('./fleet-invite.ts'),
+  'fleet join': () => import('./fleet-join.ts'),
+  'fleet revoke': () => import('./fleet-revoke.ts'),
+  'fleet request': () => import('./fleet-request.ts'),
+  'fleet sign': () => import('./fleet-sign.ts'),
+  'fleet accept': () => import('./fleet-accept.ts'),
   'template list': () => import('./template-list.ts'),
   'template show': () => import('./template-show.ts'),
   'template check': () => import('./template-check.ts'),
@@ -77,6 +85,10 @@ const served = {
 const ofDaemon = {
   report: () => import('./report.ts'),
   history: () => import('./history.ts'),
+  'fleet status': () => import('./fleet-status.ts'),
+  'fleet watch': () => import('./fleet-watch.ts'),
+  'fleet report': () => import('./fleet-report.ts'),
+  'fleet peers': () => import('./fleet-peers.ts'),
 }
 
 /** A verb that runs where the host can be read: in the operate process, or in the client on a host without one. */

@@ -25,6 +25,7 @@ const shared = [
   '-rwxr-xr-x /usr/bin/garrison',
   '-rw-r--r-- /usr/lib/systemd/system/garrison-admin.socket',
   '-rw-r--r-- /usr/lib/systemd/system/garrison-firewall.service',
+  '-rw-r--r-- /usr/lib/systemd/system/garrison-fleet.socket',
   '-rw-r--r-- /usr/lib/systemd/system/garrison-network-undo.service',
   '-rw-r--r-- /usr/lib/systemd/system/garrison-operate.service',
   '-rw-r--r-- /usr/lib/systemd/system/garrison-operate.socket',

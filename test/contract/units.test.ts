@@ -47,6 +47,7 @@ t.test('systemd reads every unit without a word', async (t) => {
   t.strictSame(units, [
     'garrison-admin.socket',
     'garrison-firewall.service',
+    'garrison-fleet.socket',
     'garrison-network-undo.service',
     'garrison-operate.service',
     'garrison-operate.socket',
@@ -93,6 +94,7 @@ t.test('each door is a socket of one service, told apart by name, owner and mode
   const service = 'garrison-operate.service'
   t.strictSame(doors, [
     ['/run/garrison/admin.sock', 'admin', 'root', 'root', '0600', service],
+    ['/run/garrison/fleet.sock', 'fleet', 'root', 'garrison', '0660', 'garrison.service'],
     ['/run/garrison/operate.sock', 'operate', 'root', 'garrison', '0660', service],
     ['/run/garrison/read.sock', 'read', 'root', 'garrison-read', '0660', service],
     ['/run/garrison/report.sock', 'report', 'root', 'garrison-read', '0660', 'garrison.service'],
@@ -102,7 +104,7 @@ t.test('each door is a socket of one service, told apart by name, owner and mode
     'garrison-operate.socket',
     'garrison-read.socket',
   ])
-  t.equal((await settingsOf('garrison.service')).Sockets, 'garrison-report.socket')
+  t.equal((await settingsOf('garrison.service')).Sockets, 'garrison-report.socket garrison-fleet.socket')
 })
 
 t.test(
@@ -114,7 +116,7 @@ t.test(
       Restart: 'always',
       User: 'garrison',
       Group: 'garrison',
-      StateDirectory: 'garrison/daemon',
+      StateDirectory: 'garrison/daemon garrison/fleet',
       CapabilityBoundingSet: '',
     })
   },
@@ -129,6 +131,7 @@ t.test('every door opens at boot once enabled', async (t) => {
   ])
   t.strictSame((await readdir(join(root, 'etc/systemd/system/sockets.target.wants'))).sort(), [
     'garrison-admin.socket',
+    'garrison-fleet.socket',
     'garrison-operate.socket',
     'garrison-read.socket',
     'garrison-report.socket',

@@ -73,7 +73,7 @@ function importObjection(path: string, target: string): string | null {
 
 /** What may be had of node:fs outside agent/host/files.ts, which is the only file that writes. */
 const reading =
-  /^(access|constants|existsSync|FileHandle|lstat|open|readdir|readdirSync|readFile|readFileSync|readlink|realpath|realpathSync|stat|statfs|statSync)$/
+  /^(access|constants|existsSync|FileHandle|FSWatcher|lstat|open|readdir|readdirSync|readFile|readFileSync|readlink|realpath|realpathSync|stat|statfs|statSync|watch)$/
 
 /** Writers that are no files of the host, with what they write instead. */
 const otherWriters: Readonly<Record<string, string>> = {
@@ -442,7 +442,7 @@ const rules: readonly Rule[] = [
     name: 'names say what a thing is',
     find: (files) =>
       files
-        .filter((one) => isProduct(one) && one.path !== 'agent/verbs/status.ts')
+        .filter((one) => isProduct(one) && !/^agent\/verbs\/(fleet-)?status\.ts$/.test(one.path))
         .flatMap(({ path, text }) => [
           ...(/(^|\/|-)(state|status|info|data|manager|service|handler|utils?|helpers?|common|misc|lib)\.ts$/.test(
             path,

@@ -7,6 +7,7 @@ import { History } from '../../agent/report/history.ts'
 import { type Datapoint, METRICS, type MetricName } from '../../agent/report/metrics.ts'
 import { chartRows, niceTop } from '../../agent/verbs/chart.ts'
 import { type HistoryAnswer, render, run } from '../../agent/verbs/history.ts'
+import { noFleet } from './no-fleet.ts'
 
 const minute = 60_000
 const hour = 60 * minute
@@ -176,6 +177,7 @@ t.test('the verb', async (t) => {
   const context = {
     ...{ who: '', clock: () => nowMs, signal: new AbortController().signal, history },
     reports: { latest: null, onReport: () => () => {} },
+    fleet: noFleet,
   }
   const ask = (metric?: string, of?: string, since?: string) => run(context, { metric, of, since })
   const terminal = { colour: false, live: false, nowMs }

@@ -16,6 +16,7 @@ import { Sampler } from '../../agent/report/sample.ts'
 import { exitOf, render, run } from '../../agent/verbs/report.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import { heldClock } from './held-clock.ts'
+import { noFleet } from './no-fleet.ts'
 
 const plain = { colour: false, live: false, nowMs: 0 }
 type Told = {
@@ -290,7 +291,10 @@ t.test('the verb: text of eighty columns, one report or each that differs', asyn
   const world = await worldOf(t.testdir())
   const { clock, reporter, history, files } = world
   const stop = new AbortController()
-  const context = { who: '', clock: () => clock.epochMs(), signal: stop.signal, reports: reporter, history }
+  const context = {
+    ...{ who: '', clock: () => clock.epochMs(), signal: stop.signal, reports: reporter, history },
+    fleet: noFleet,
+  }
   const early = { ...context, reports: { latest: null, onReport: () => () => {} } }
   await t.rejects(run(early, { watch: false }).next(), { code: 'report.none-yet' })
   await clock.pass(20_000)

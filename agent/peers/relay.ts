@@ -1,0 +1,147 @@
+// Carries a verb to a peer and its answer back, and the verbs of peers to the doors of this host: HTTP/1.1 on both ends, bodies as
+// they come.
+
+import { once } from 'node:events'
+import { type ClientRequest, type IncomingMessage, request, type ServerResponse } from 'node:http'
+import { pipeline } from 'node:stream/promises'
+import { HostError } from '../../provisioning/problem.ts'
+import { errnoOf } from '../host/files.ts'
+import type { Address } from './address.ts'
+import { reach } from './dial.ts'
+import type { Keyring } from './keyring.ts'
+import { type Identity, includes, type Role } from './trust.ts'
+
+/** A verb on its way. `caller` is who asks, as they say themselves. */
+export interface Carried {
+  readonly path: string
+  readonly args: unknown
+  readonly caller: string
+}
+
+/** The door that a verb with its arguments needs, and its socket. Throws `request.unknown-verb`, `request.invalid`. */
+export type DoorFor = (
+  path: string,
+  args: unknown,
+) => { readonly door: 'local' | 'read' | 'operate' | 'admin'; readonly socket: string }
+
+const answered = ['content-type', 'garrison-exit'] as const
+const verbsAtOnce = 16
+
+/** Sends a request and pipes what is answered; ends the request when the caller has gone. */
+async function carry(outgoing: ClientRequest, body: string, response: ServerResponse): Promise<void> {
+  const left = () => outgoing.destroy()
+  response.once('close', left)
+  try {
+    outgoing.end(body)
+    const [incoming] = (await once(outgoing, 'response')) as [IncomingMessage]
+    const headers = answered.flatMap((name) => {
+      const value = incoming.headers[name]
+      return value === undefined ? [] : [[name, value] as const]
+    })
+    response.writeHead(incoming.statusCode ?? 500, Object.fromEntries(headers))
+    await pipeline(incoming, response)
+  } catch (error) {
+    // A caller who has gone needs no answer; half an answer is broken off, so that it is not taken for a whole one.
+    if (response.destroyed) return
+    if (!response.headersSent) throw error
+    response.destroy()
+  } finally {
+    response.off('close', left)
+    outgoing.destroy()
+  }
+}
+
+/** Asks a peer for a verb. Throws `fleet.unreachable`. */
+export async function askPeer(
+  keyring: Keyring,
+  host: string,
+  addresses: readonly Address[],
+  { path, args, caller }: Carried,
+  response: ServerResponse,
+): Promise<void> {
+  const { socket } = await reach(keyring, host, addresses)
+  const body = JSON.stringify(args)
+  const outgoing = request({
+    method: 'POST',
+    path: `/v1/verbs${path}`,
+    createConnection: () => socket,
+    headers: {
+      host,
+      'content-type': 'application/json',
+      'content-length': Buffer.byteLength(body),
+      'garrison-caller': caller,
+    },
+  })
+  try {
+    await carry(outgoing, body, response)
+  } catch (cause) {
+    throw new HostError('fleet.unreachable', `${host} broke off: ${(cause as Error).message}`, {
+      details: { host },
+      cause,
+    })
+  } finally {
+    socket.destroy()
+  }
+}
+
+/** Lets the verbs of peers in at the doors of this host, as far as the role in their certificate goes. */
+export class VerbsOfPeers {
+  readonly #doorFor: DoorFor
+  readonly #under = new Map<string, number>()
+
+  constructor(doorFor: DoorFor) {
+    this.#doorFor = doorFor
+  }
+
+  /** Throws `fleet.role-refused`, `fleet.busy`, `door.closed`, and what `doorFor` throws. */
+  async answer(
+    peer: Identity,
+    path: string,
+    args: unknown,
+    caller: string,
+    response: ServerResponse,
+  ): Promise<void> {
+    const { door, socket } = this.#doorFor(path, args)
+    if (door === 'local' || door === 'admin')
+      throw new HostError(
+        'fleet.role-refused',
+        door === 'admin'
+          ? 'what destroys data is done by root on the host itself, never over the fleet'
+          : 'that runs in the client, and is asked of no other host',
+        { details: { role: peer.role } },
+      )
+    const needed: Role = door
+    if (!includes(peer.role, needed))
+      throw new HostError(
+        'fleet.role-refused',
+        `the certificate of ${peer.host} has the role ${peer.role}, and this needs ${needed}`,
+        { details: { role: peer.role } },
+      )
+    const under = this.#under.get(peer.host) ?? 0
+    if (under >= verbsAtOnce)
+      throw new HostError('fleet.busy', `${peer.host} has ${under} verbs under way here already`)
+    this.#under.set(peer.host, under + 1)
+    try {
+      const body = JSON.stringify(args)
+      const outgoing = request({
+        method: 'POST',
+        socketPath: socket,
+        path,
+        headers: {
+          host: 'garrison',
+          connection: 'close',
+          'content-type': 'application/json',
+          'content-length': Buffer.byteLength(body),
+          'garrison-caller': `${caller || 'somebody'} on peer ${peer.host}`.slice(0, 128),
+        },
+      })
+      await carry(outgoing, body, response)
+    } catch (cause) {
+      const errno = errnoOf(cause)
+      if (errno === undefined) throw cause
+      throw new HostError('door.closed', `the ${door} door of this host does not open (${errno})`, { cause })
+    } finally {
+      this.#under.set(peer.host, (this.#under.get(peer.host) ?? 1) - 1)
+    }
+  }
+}
