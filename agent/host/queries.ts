@@ -129,6 +129,8 @@ const forms: Readonly<Record<string, readonly Form[]>> = {
   ),
   nmcli: [{ verb: '--terse --escape yes --fields UUID,DEVICE,STATE,FILENAME connection show' }],
   uname: [{ must: '--machine' }],
+  chronyc: [{ verb: '-c -n tracking' }],
+  timedatectl: [{ verb: 'show', options: '--property= --value' }],
   matchpathcon: [{ options: '-V -n', operands: path }],
 }
 

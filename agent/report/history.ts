@@ -104,6 +104,9 @@ interface Present {
   tallies: Map<number, Tally>
 }
 
+/** How much of a history that has no file is kept. */
+const inMemoryBytes = 8 * 2 ** 20
+
 /** How many reports may have been made since the last generation was written down. */
 const generationsAhead = 10_000
 
@@ -112,6 +115,7 @@ export class History {
   readonly #database: Database
   readonly #path: string
   readonly #mostBytes: number
+  readonly #openProblem: ProblemReport | null
   /** The ids of the series of the present. */
   readonly #ids = new Map<string, number>()
   readonly #presents: readonly Present[] = grains.map((grain) => ({ grain, at: -1, tallies: new Map() }))
@@ -119,30 +123,45 @@ export class History {
   #keptFindings = ''
   #generation: number
 
-  private constructor(database: Database, path: string, mostBytes: number) {
+  private constructor(
+    database: Database,
+    path: string,
+    mostBytes: number,
+    openProblem: ProblemReport | null = null,
+  ) {
     this.#database = database
     this.#path = path
     this.#mostBytes = mostBytes
+    this.#openProblem = openProblem
     this.#generation = Number(this.#recall('generation') ?? -generationsAhead) + generationsAhead
+    // At once, for a process that is killed early has told reports too.
+    this.#attempt('write', () => this.#remember('generation', String(this.#generation)))
     this.#keptFindings = this.#recall('findings') ?? '[]'
   }
 
-  /** Opens it, made if it is missing. Throws `file.unwritable`, `file.no-space`, `file.read-only`. */
+  /**
+   * Opens it, made if it is missing, or if it was damaged. Where it cannot be opened (a full drive, one that can only be read) it is
+   * kept in memory and `problem` says so: then more than ever somebody must watch.
+   */
   static async open(
     path: string,
     { mostBytes = 128 * 2 ** 20 }: { readonly mostBytes?: number } = {},
   ): Promise<{ readonly history: History; readonly damagedPath: string | null }> {
-    const { database, damagedPath } = await openDatabase(path, {
-      // A power cut may take the last minutes along, and they are not worth a flush of the drive each minute.
-      synchronous: 'normal',
-      prepare: (one) => one.exec(tables),
-    })
-    return { history: new History(database, path, mostBytes), damagedPath }
+    // A power cut may take the last minutes along, and they are not worth a flush of the drive each minute.
+    const options = { synchronous: 'normal', prepare: (one: Database) => one.exec(tables) } as const
+    try {
+      const { database, damagedPath } = await openDatabase(path, options)
+      return { history: new History(database, path, mostBytes), damagedPath }
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error
+      const { database } = await openDatabase(':memory:', options)
+      return { history: new History(database, path, inMemoryBytes, error.report()), damagedPath: null }
+    }
   }
 
-  /** Why it could not be written the last time; null when it could. */
+  /** Why it could not be opened, or not written the last time; null when it could. */
   get problem(): ProblemReport | null {
-    return this.#problem
+    return this.#openProblem ?? this.#problem
   }
 
   /** The generation to go on from: no report had a higher one. */

@@ -2,6 +2,9 @@
 import t from 'tap'
 import type { Argv } from '../../agent/host/exec.ts'
 import { onlyReads } from '../../agent/host/queries.ts'
+import { chronycTracking, timedatectlSynchronised } from '../../agent/report/host/clock-source.ts'
+import { rpmInstallTimes } from '../../agent/report/host/reboot.ts'
+import { systemctlFailed } from '../../agent/report/host/units.ts'
 import { mdadmDetail, mdadmExamine } from '../../provisioning/array/mdadm.ts'
 import { nvmeSmartLog } from '../../provisioning/array/nvme.ts'
 import { wipefs } from '../../provisioning/array/wipefs.ts'
@@ -56,6 +59,10 @@ const asked: readonly Argv[] = [
   systemctlShow(['libvirtd.service', 'dev-disk-by\\x2duuid-a.device']),
   systemctlArchitecture(),
   matchpathcon('/var/lib/libvirt'),
+  chronycTracking(),
+  timedatectlSynchronised(),
+  rpmInstallTimes(),
+  systemctlFailed(),
   ipAddresses(),
   ...(['inet', 'inet6'] as const).flatMap((family) => [ipRoutes(family), ipRules(family)]),
   ipNeighbours(),
