@@ -188,6 +188,39 @@ export type ApplyEvent =
     }
   | EngineEvent
 
+/**
+ * Each resource is looked at by one look at a time, and by none of others while a step holds its devices: drives that are read
+ * by another look of ours would count as used, and one that is probed is busy for the tool that wants it.
+ */
+class Turns {
+  readonly #last = new Map<string, Promise<void>>()
+
+  /** Waits for those who asked before; the answer ends the turn. */
+  async take(resource: string): Promise<() => void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const before = this.#last.get(resource)
+    this.#last.set(resource, promise)
+    await before
+    return resolve
+  }
+
+  /** The resource, observed in turn unless `isHeld` says that the turn is the caller's already. */
+  observing(resource: Resource, isHeld = (): boolean => false): Resource {
+    return {
+      ...resource,
+      observe: async (reader, desired) => {
+        if (isHeld()) return resource.observe(reader, desired)
+        const end = await this.take(resource.id)
+        try {
+          return await resource.observe(reader, desired)
+        } finally {
+          end()
+        }
+      },
+    }
+  }
+}
+
 /** How old a view may be and still be shown. */
 const freshMs = 10_000
 
@@ -195,7 +228,9 @@ const freshMs = 10_000
 export function contextsOf<Libvirt>(
   parts: Parts<Libvirt>,
 ): (who: string, signal: AbortSignal) => Context<Libvirt> {
-  const { resources, reader, performer, journal, clock } = parts
+  const { reader, performer, journal, clock } = parts
+  const turns = new Turns()
+  const resources = parts.resources.map((one) => turns.observing(one))
   let begun = 0
   let running: { readonly view: Promise<View>; readonly begun: number } | null = null
   let next: Promise<View> | null = null
@@ -252,11 +287,14 @@ export function contextsOf<Libvirt>(
     const lock = await parts.lock(who)
     const controller = new AbortController()
     applying = { who, sinceMs: clock(), stop: () => controller.abort() }
+    let held: { readonly resource: string; readonly end: () => void } | null = null
     try {
       const id = `${new Date(clock()).toISOString().replace(/[-:]|\.\d+/g, '')}-${process.pid}`
       yield { event: 'started' as const, apply: id, who, allow, ...only }
       const events = converge({
-        resources: resources.map((one) => (one.id === instead?.id ? instead : one)),
+        resources: parts.resources
+          .map((one) => (one.id === instead?.id ? instead : one))
+          .map((one) => turns.observing(one, () => held?.resource === one.id)),
         reader,
         performer,
         journal,
@@ -270,9 +308,16 @@ export function contextsOf<Libvirt>(
       })
       for await (const event of events) {
         if (event.event !== 'assessed') begun += 1
+        if (event.event === 'step-started' && event.step.claims)
+          held = { resource: event.resource, end: await turns.take(event.resource) }
+        if (event.event === 'step-done' || event.event === 'step-failed') {
+          held?.end()
+          held = null
+        }
         yield event
       }
     } finally {
+      held?.end()
       begun += 1
       applying = null
       await lock.release()

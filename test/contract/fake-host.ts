@@ -11,10 +11,18 @@ import type { HostReader, Performer } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import type { Resource, Risk, Step } from '../../provisioning/resource.ts'
 
-/** The world: names of things done; which steps there are and what they risk. A `held` step goes on only after `letGo`. */
+/**
+ * The world: names of things done; which steps there are and what they risk. A `held` step goes on only after `letGo`, and one that
+ * `claims` has a device to itself.
+ */
 export interface World {
   done: string[]
-  readonly wanted: readonly { readonly name: string; readonly risk: Risk; readonly held: boolean }[]
+  readonly wanted: readonly {
+    readonly name: string
+    readonly risk: Risk
+    readonly held: boolean
+    readonly claims?: true
+  }[]
   readonly observationMs: number
   /** What `describe` says: text of the host. */
   readonly summary: string
@@ -41,7 +49,7 @@ export function writeWorld(folder: string, world: Partial<World>): void {
 const stepsOf = ({ done, wanted }: World): readonly Step[] =>
   wanted
     .filter(({ name }) => !done.includes(name))
-    .map(({ name, risk, held }) => ({
+    .map(({ name, risk, held, claims }) => ({
       id: 'array.make',
       subject: name,
       summary: `make ${name}`,
@@ -50,15 +58,23 @@ const stepsOf = ({ done, wanted }: World): readonly Step[] =>
       actions: [
         { kind: 'run', argv: ['/usr/bin/make', name, held ? 'held' : 'at once'], deadlineMs: 60_000 },
       ],
+      ...(claims && { claims: ['/dev/device'] }),
     }))
 
 const noLibvirt = async (): Promise<never> => {
   throw new HostError('libvirt.unreachable', 'there is no libvirt on a fake host')
 }
 
-/** The parts of a host that keeps its world, its journal and its lock in `folder`. `looks` counts observations. */
-export function fakeParts(folder: string): Parts & { readonly looks: () => number } {
+/**
+ * The parts of a host that keeps its world, its journal and its lock in `folder`. `looks` counts observations, `clashes` those that
+ * were made beside another or beside a step with claims.
+ */
+export function fakeParts(
+  folder: string,
+): Parts & { readonly looks: () => number; readonly clashes: () => number } {
   let looks = 0
+  let clashes = 0
+  let busy = 0
   const journal = new Journal(join(folder, 'journal'))
   const lockPath = join(folder, 'apply.lock')
   const array: Resource<World> = {
@@ -67,8 +83,11 @@ export function fakeParts(folder: string): Parts & { readonly looks: () => numbe
     declared: () => true,
     async observe() {
       looks += 1
+      if (busy > 0) clashes += 1
+      busy += 1
       const world = readWorld(folder)
       await delay(world.observationMs)
+      busy -= 1
       if (world.unreadable) throw new HostError('host.denied', 'the array may not be read')
       return world
     },
@@ -84,7 +103,11 @@ export function fakeParts(folder: string): Parts & { readonly looks: () => numbe
     async perform(action) {
       if (action.kind !== 'run') throw new Error(`not simulated: ${action.kind}`)
       const [, name = '', how] = action.argv
+      const own = readWorld(folder).wanted.some((one) => one.name === name && one.claims) ? 1 : 0
+      if (own > 0 && busy > 0) clashes += 1
+      busy += own
       while (how === 'held' && !existsSync(goPath(folder, name))) await delay(10)
+      busy -= own
       if (name === 'broken')
         throw new HostError('action.failed', 'make ended with 2', {
           details: { outcome: { stderrTail: 'make: *** [broken] Error 2' } },
@@ -124,5 +147,6 @@ export function fakeParts(folder: string): Parts & { readonly looks: () => numbe
     version: '0.0.0',
     clock: Date.now,
     looks: () => looks,
+    clashes: () => clashes,
   }
 }

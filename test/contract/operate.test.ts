@@ -2,7 +2,16 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { request as httpRequest } from 'node:http'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -82,6 +91,7 @@ interface Host {
   readonly folder: string
   readonly socket: (door: string) => string
   readonly looks: () => number
+  readonly clashes: () => number
   readonly served: Served
 }
 
@@ -110,7 +120,7 @@ async function hostOf(t: Test, world: Partial<World>): Promise<Host> {
     served.stop()
     await served.left
   })
-  return { folder, socket, looks: parts.looks, served }
+  return { folder, socket, looks: parts.looks, clashes: parts.clashes, served }
 }
 
 const step = (name: string, risk: World['wanted'][number]['risk'] = 'safe') => ({ name, risk, held: false })
@@ -366,6 +376,32 @@ t.test('looks are shared', async (t) => {
     await standing()
     t.equal(looks(), before + 1)
   })
+})
+
+t.test('nobody looks beside another look, nor beside a step that has devices to itself', async (t) => {
+  const { socket, folder, clashes, looks } = await hostOf(t, {
+    wanted: [{ ...held('one'), claims: true }, step('two')],
+    observationMs: 100,
+  })
+  const applied = post(socket('operate'), '/v1/apply', '{}')
+  const asked: Promise<Posted>[] = []
+  for (let round = 0; round < 10; round += 1) {
+    asked.push(post(socket('read'), '/v1/status', '{"fresh":true}'))
+    await delay(50)
+  }
+  const begun = () =>
+    globSync(join(folder, 'journal/*.jsonl')).some((file) =>
+      readFileSync(file, 'utf8').includes('"step-started"'),
+    )
+  await until(begun)
+  const before = looks()
+  await arrival()
+  t.equal(looks(), before, 'those who ask meanwhile wait')
+  letGo(folder, 'one')
+  t.equal((await applied).status, 200)
+  t.ok((await Promise.all(asked)).every(({ status }) => status === 200))
+  t.same(readWorld(folder).done, ['one', 'two'])
+  t.equal(clashes(), 0)
 })
 
 t.test('two applies at once: the second says who holds the lock', async (t) => {
