@@ -620,6 +620,12 @@ export const PROBLEMS = {
     meaning: 'The subnet for the local network interface does not exist, or could not be told.',
     remedy: 'Correct uplinks.NAME.lni.subnet; without it the subnet of the first interface is taken.',
   },
+  'lni.not-appeared': {
+    meaning: 'EC2 says that the interface is attached, and this host has no device with its MAC.',
+    remedy:
+      'See what the kernel says of it (dmesg | grep -i -e pci -e ena). When it says nothing, detach the interface (aws ec2 detach-network-interface) and run garrison apply again: the same one is attached anew. A reboot finds it too.',
+    retry: true,
+  },
   'lni.not-on-outpost': {
     meaning: 'The subnet is on no Outpost, and local network interfaces are on Outposts servers alone.',
     remedy:

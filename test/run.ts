@@ -26,6 +26,8 @@ const tools = [
   // Firmware for guests that boot by UEFI.
   { package: 'ovmf', path: '/usr/share/OVMF/OVMF_CODE_4M.fd' },
   { package: 'python3-yaml', path: '/usr/lib/python3/dist-packages/yaml/__init__.py' },
+  // moto, which stands for the APIs of AWS, is installed into a venv.
+  { package: 'python3-venv', path: '/usr/share/python-wheels' },
   { package: 'qemu-system-x86', path: '/usr/bin/qemu-system-x86_64' },
   { package: 'qemu-utils', path: '/usr/bin/qemu-img' },
   { package: 'systemd', path: '/usr/bin/systemd-socket-activate' },

@@ -227,7 +227,13 @@ class Calls {
     const asked = await this.#again(async () => {
       const seen = await look()
       if (isDone(seen)) return false
-      await ask(seen)
+      try {
+        await ask(seen)
+      } catch (error) {
+        // Somebody else may have brought it about since the look: then it is refused because it is done.
+        if (!(error instanceof HostError) || error.code !== 'ec2.refused' || !isDone(await look()))
+          throw error
+      }
       return true
     })
     if (!asked) return

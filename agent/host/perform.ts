@@ -358,7 +358,10 @@ export class LinuxPerformer implements Performer {
       })
       if (inTheWay === null) return {}
       if (performance.now() >= endMs)
-        throw new Failure('wait.deadline', `waited ${deadlineMs / 1000} s until ${summary}: ${inTheWay}`)
+        throw new Failure(
+          until.kind === 'interface' ? 'lni.not-appeared' : 'wait.deadline',
+          `waited ${deadlineMs / 1000} s until ${summary}: ${inTheWay}`,
+        )
       await sleep(pollMs)
     }
   }
