@@ -4,6 +4,7 @@ import { at } from '../../provisioning/libvirt/xml.ts'
 import type { Action } from '../../provisioning/resource.ts'
 import { readDefinition } from '../../provisioning/vms/definition.ts'
 import { type Connection, VIR } from '../node-libvirt/index.ts'
+import { checkpointsOf } from './backup/checkpoints.ts'
 import type { KnownInHand } from './devices.ts'
 import type { DefinedVm } from './facts.ts'
 import { folderOf, isBelow, ownFolders, type Site, wantOff, wantUndeclared } from './site.ts'
@@ -47,14 +48,12 @@ async function rest(libvirt: Connection, vm: DefinedVm, keep: boolean): Promise<
   return (hasNvram ? nvram : 0) | (hasTpm ? tpm : 0)
 }
 
-const records =
-  VIR.DOMAIN_UNDEFINE_MANAGED_SAVE |
-  VIR.DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
-  VIR.DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+const records = VIR.DOMAIN_UNDEFINE_MANAGED_SAVE | VIR.DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
 
 /**
  * Deletes a VM that is off and that no document declares. With `disks` its files, snapshots and saved memory go too; without, all of
- * that is kept, and libvirt refuses while there are snapshots or saved memory.
+ * that is kept, and libvirt refuses while there are snapshots or saved memory. What it knows of the last backup goes in any case:
+ * the next one of these disks would be whole anyway.
  */
 export async function deleteVm(
   { to, vm, changes }: KnownInHand,
@@ -75,14 +74,19 @@ export async function deleteVm(
         ? `delete it and ${go.join(', ') || 'no file'}`
         : 'delete its definition, keep its disks',
       risk: disks ? 'destroys-data' : 'disruptive',
-      actions: [{ kind: 'domain', operation: 'undefine', name: vm.name, uuid: vm.uuid }, ...removals],
+      actions: [...removals, { kind: 'domain', operation: 'undefine', name: vm.name, uuid: vm.uuid }],
     },
     async () => {
       const libvirt = await to()
       const dom = { name: vm.name, uuid: vm.uuid }
-      const flags = (disks ? records : 0) | (await rest(libvirt, vm, !disks))
-      await libvirt.domainUndefineFlags({ dom, flags })
+      const isTracked = (await checkpointsOf(to, dom)).length > 0
+      const flags =
+        (isTracked ? VIR.DOMAIN_UNDEFINE_CHECKPOINTS_METADATA : 0) |
+        (disks ? records : 0) |
+        (await rest(libvirt, vm, !disks))
+      // Cut short, the definition still tells what is to go; a VM that lacks a disk is not started.
       for (const action of removals) await site.performer.perform(action)
+      await libvirt.domainUndefineFlags({ dom, flags })
     },
   )
   const left = kept.length === 0 ? '' : `; kept: ${kept.join(', ')}`

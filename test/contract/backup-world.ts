@@ -67,6 +67,8 @@ export interface BackupWorld extends VmsWorld {
   folderOf(guest: string): string
   /** The path of its first disk, which it counts on. */
   diskOf(guest: string): string
+  /** Where the QEMU of a guest speaks to others than libvirt (QMP), one at a time. */
+  qmpOf(guest: string): string
   /** A folder that may become a place for backups. */
   readonly place: string
   /** Defines a guest; `more` are devices in its definition, and `os` is what else its firmware is. It is off. */
@@ -78,11 +80,11 @@ export interface BackupWorld extends VmsWorld {
   counted(path: string, format?: 'qcow2' | 'raw'): Counted
   /** Waits until a guest that runs has counted further than that. */
   countsBeyond(guest: string, number: number): Promise<number>
-  /** All lines of a verb that is a stream, and the last of them; in this process, until the signal aborts. */
+  /** All lines of a verb that is a stream, and the last of them; in this process, until the signal aborts. `hear` gets each as it comes. */
   verb<Line>(
     name: VerbName,
     args: object,
-    signal?: AbortSignal,
+    how?: { readonly signal?: AbortSignal; readonly hear?: (line: Line) => void },
   ): Promise<{ readonly lines: readonly Told<Line>[]; readonly last: Told<Line> }>
 }
 
@@ -97,6 +99,7 @@ export async function backupWorld(): Promise<BackupWorld> {
   mkdirSync(place, { mode: 0o711 })
   const parts = partsOf(world.root)
   const contexts = contextsOf(parts)
+  const qmpOf = (guest: string) => join(libvirtd.folder, `${guest}.qmp`)
   const formats = new Map<string, 'qcow2' | 'raw'>()
   let read = 0
 
@@ -118,6 +121,7 @@ export async function backupWorld(): Promise<BackupWorld> {
     ...world,
     folderOf,
     diskOf,
+    qmpOf,
     place,
     define(guest, { format = 'qcow2', more = '', os = '' } = {}) {
       const disk = diskOf(guest, format)
@@ -134,7 +138,7 @@ export async function backupWorld(): Promise<BackupWorld> {
       const placed = format === 'qcow2' ? ['-o', 'preallocation=metadata'] : []
       run('/usr/bin/qemu-img', 'convert', '-q', '-f', 'raw', '-O', format, ...placed, '--', raw, disk)
       rmSync(raw)
-      const xml = `<domain type='qemu'>
+      const xml = `<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
         <name>${guest}</name><memory unit='MiB'>32</memory>
         <os><type arch='x86_64' machine='pc'>hvm</type>${os}</os><features><acpi/></features>
         <devices>
@@ -142,7 +146,10 @@ export async function backupWorld(): Promise<BackupWorld> {
             <source file='${disk}'/><target dev='vda' bus='virtio'/><alias name='ua-disk-root'/></disk>
           ${more}
           <interface type='user'><mac address='52:54:00:00:00:01'/></interface>
-        </devices></domain>`
+        </devices>
+        <qemu:commandline>
+          <qemu:arg value='-qmp'/><qemu:arg value='unix:${qmpOf(guest)},server=on,wait=off'/>
+        </qemu:commandline></domain>`
       const path = join(libvirtd.folder, `${guest}.xml`)
       writeFileSync(path, xml)
       ask('define', path)
@@ -158,13 +165,22 @@ export async function backupWorld(): Promise<BackupWorld> {
         `${guest} does not count: ${readFileSync(join(libvirtd.folder, 'log/qemu', `${guest}.log`), 'utf8')}`,
       )
     },
-    async verb<Line>(name: VerbName, args: object, signal: AbortSignal = new AbortController().signal) {
+    async verb<Line>(
+      name: VerbName,
+      args: object,
+      {
+        signal = new AbortController().signal,
+        hear,
+      }: { signal?: AbortSignal; hear?: (line: Line) => void } = {},
+    ) {
       const { run: perform, render, exitOf } = (await loadServed(name)) as StreamModule<VerbName>
       const terminal = { colour: false, live: false, nowMs: Date.now() }
       const lines: Told<Line>[] = []
       try {
-        for await (const line of perform(contexts('the test', signal), args as never))
+        for await (const line of perform(contexts('the test', signal), args as never)) {
           lines.push({ line: line as Line, text: render(line, terminal), exit: exitOf(line) })
+          hear?.(line as Line)
+        }
       } catch (error) {
         const problem = problemOf(error)
         lines.push({ line: problem as Line, text: `${problem.code}: ${problem.message}`, exit: 1 })

@@ -110,6 +110,19 @@ export async function openDoors(libvirtd: Libvirtd, uri: string): Promise<Doors>
     ownLibvirt: () => libvirt.own('monitor'),
     libvirtFolders: { run: join(libvirtd.folder, 'run'), log: join(libvirtd.folder, 'log') },
   }
+  const doors = await serveParts(folder, parts)
+  return {
+    ...doors,
+    async close() {
+      await doors.close()
+      for (const connection of open) connection.close()
+      rmSync(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+/** Serves the doors of a host that is made of these parts, in a folder of theirs. */
+export async function serveParts(folder: string, parts: Parts<Connection>): Promise<Doors> {
   const socket = (door: string) => join(folder, `${door}.sock`)
   const served = await serve({
     doorways: (['read', 'operate', 'admin'] as const).map((door) => ({ door, path: socket(door) })),
@@ -139,8 +152,6 @@ export async function openDoors(libvirtd: Libvirtd, uri: string): Promise<Doors>
     async close() {
       served.stop()
       await served.left
-      for (const connection of open) connection.close()
-      rmSync(folder, { recursive: true, force: true })
     },
   }
 }

@@ -3,26 +3,17 @@
 //   node vms-agent.ts FOLDER VERB [ARGS]     ARGS as JSON; every line of the answer is {line, text, exit} on standard output;
 //                                        SIGTERM interrupts it and SIGHUP cancels it, as a job is
 
-import { readFileSync } from 'node:fs'
 import { type AnswerModule, contextsOf, type StreamModule } from '../../agent/api/context.ts'
 import { type VerbName, verbTable } from '../../agent/api/verbs.ts'
 import { partsOf } from '../../agent/operate.ts'
 import { loadServed } from '../../agent/verbs/index.ts'
-import type { HostReader } from '../../provisioning/host.ts'
 import { problemOf } from '../../provisioning/problem.ts'
 import { vms } from '../../provisioning/vms/index.ts'
+import { inContainer } from './container-host.ts'
 
 const [folder = '', verb = '', args = '{}'] = process.argv.slice(2)
 const parts = partsOf(folder)
-// In a container the namespace of PID 1 cannot be looked at, even by root.
-const reader: HostReader = new Proxy(parts.reader, {
-  get(target, name) {
-    if (name === 'mountTables')
-      return async () => [{ pid: 1, own: true, mountinfo: readFileSync('/proc/1/mountinfo', 'utf8') }]
-    const value = Reflect.get(target, name, target)
-    return typeof value === 'function' ? value.bind(target) : value
-  },
-})
+const reader = inContainer(parts.reader)
 const stopping = new AbortController()
 process.on('SIGTERM', () => stopping.abort('interrupted'))
 process.on('SIGHUP', () => stopping.abort('cancelled'))

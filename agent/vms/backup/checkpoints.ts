@@ -42,9 +42,17 @@ export async function isUp(to: ToLibvirt, dom: DomainRef): Promise<boolean> {
   }
 }
 
+/**
+ * An agent that was killed may have asked for the same just before, and libvirtd 9 dies of two such deletions at a time. So
+ * what the VM is busy with is waited for, and then it is looked again.
+ */
 const remove = (to: ToLibvirt, dom: DomainRef, name: string, flags: number): Promise<void> =>
   reach(to, {
-    ask: (libvirt) => libvirt.domainCheckpointDelete({ checkpoint: { dom, name }, flags }),
+    async ask(libvirt) {
+      await libvirt.connectGetAllDomainStats({ doms: [dom], stats: VIR.DOMAIN_STATS_BALLOON, flags: 0 })
+      if (await isIn(libvirt, dom, name))
+        await libvirt.domainCheckpointDelete({ checkpoint: { dom, name }, flags })
+    },
     holds: async (libvirt) => !(await isIn(libvirt, dom, name)),
   })
 
