@@ -31,6 +31,7 @@ import { hostClock } from './report/clock.ts'
 import { History } from './report/history.ts'
 import { HostLooker } from './report/host/look.ts'
 import { SlowLooker } from './report/host/slow-look.ts'
+import { Notices } from './report/notices.ts'
 import { OwnUseLooker } from './report/own.ts'
 import { readNow } from './report/proc-files.ts'
 import type { Inventory } from './report/report.ts'
@@ -162,6 +163,7 @@ function reporterOf(root: string, history: History, sources: readonly FindingSou
       query: (argv, deadlineMs) => reader.query(argv, deadlineMs),
       capacity: (path) => reader.capacity(path),
     }),
+    notices: new Notices({ ask: () => imds.events(), clock }),
     own: new OwnUseLooker({
       ...{ clock, everyMs: beatMs, list: listNow },
       memoryBytes: () => process.memoryUsage.rss(),

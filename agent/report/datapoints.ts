@@ -3,6 +3,7 @@
 import type { HostLook } from './host/look.ts'
 import type { SlowLook } from './host/slow-look.ts'
 import { type Datapoint, METRICS, type MetricName } from './metrics.ts'
+import type { SeenNotices } from './notices.ts'
 import type { OwnUse } from './own.ts'
 import type { Sample, VmSample } from './sample.ts'
 import { seenValue } from './seen.ts'
@@ -11,6 +12,8 @@ import { seenValue } from './seen.ts'
 export interface Round {
   readonly host: HostLook
   readonly slow: SlowLook
+  /** Null before the first answer. */
+  readonly notices: SeenNotices | null
   readonly vms: Sample
   readonly own: OwnUse
 }

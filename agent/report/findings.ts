@@ -21,7 +21,7 @@ export interface FindingEntry {
   readonly appearMs: number
   readonly clearMs: number
   readonly level?: Level
-  /** Codes of what would be its cause: while one of them stands, this is not said. */
+  /** Codes of what would be its cause: while one of them stands, of the same subject or of what that stands on, this is not said. */
   readonly hiddenBy?: readonly string[]
 }
 
@@ -35,6 +35,18 @@ const lostArrays = ['array.failed', 'array.inactive', 'volumes.lost']
 
 /** Every finding that the daemon makes itself, by its code. What `garrison status` finds is handed on as it is. */
 export const FINDINGS = {
+  'agent.cpu': {
+    meaning: 'The daemon takes far more processor time than it needs.',
+    remedy: 'Report it with garrison history agent.cpu --json; systemctl restart garrison begins anew.',
+    appearMs: 15 * minute,
+    clearMs: 15 * minute,
+    level: {
+      metric: 'agent.cpu',
+      above: { warning: 25 },
+      until: 10,
+      says: (value) => `the daemon takes ${value} of a processor`,
+    },
+  },
   'agent.files': {
     meaning: 'The daemon has far more files open than it needs.',
     remedy: 'Report it with the output of garrison report --json; systemctl restart garrison frees them.',
@@ -156,6 +168,46 @@ export const FINDINGS = {
     },
     hiddenBy: ['array.resyncing'],
   },
+  'ec2.lifecycle': {
+    meaning: 'The Auto Scaling group that this instance is in is ending it.',
+    when: 'the metadata say that it is to be Terminated',
+    remedy:
+      'Move the VMs now. Whoever scales the group must leave this instance out, or protect it from scaling in.',
+    appearMs: 0,
+    clearMs: 0,
+    hiddenBy: ['ec2.spot-interruption'],
+  },
+  'ec2.maintenance': {
+    meaning: 'AWS has scheduled a reboot or maintenance of this instance or its machine.',
+    when: 'the metadata list it as active; high when it is a reboot within a day',
+    remedy:
+      'Move or stop the VMs before; garrison instance tells the window. Some events can be moved in the EC2 console.',
+    appearMs: 0,
+    clearMs: 0,
+  },
+  'ec2.rebalance': {
+    meaning: 'AWS says that this Spot instance may soon be taken back.',
+    when: 'the metadata recommend to rebalance',
+    remedy: 'Start nothing new here, and move what must not stop.',
+    appearMs: 0,
+    clearMs: 0,
+    hiddenBy: ['ec2.spot-interruption'],
+  },
+  'ec2.retirement': {
+    meaning: 'AWS is going to end or stop this instance: the array and all that is on it are gone then.',
+    when: 'the metadata list instance-retirement or instance-stop as active',
+    remedy:
+      'Back up the VMs (garrison vm backup) or move them, and make another host; garrison instance tells the window.',
+    appearMs: 0,
+    clearMs: 0,
+  },
+  'ec2.spot-interruption': {
+    meaning: 'AWS takes this Spot instance back within two minutes.',
+    when: 'the metadata tell an instance action',
+    remedy: 'Shut the VMs down now (garrison vm stop); nothing on its own drives outlives it.',
+    appearMs: 0,
+    clearMs: 0,
+  },
   'filesystem.fills': {
     meaning: 'At the rate of the last day a filesystem will be full soon.',
     when: 'the trend over six hours or more reaches zero: warning within 7 days, high within one; from half full on',
@@ -176,6 +228,15 @@ export const FINDINGS = {
       says: (value) => `${value} of the inodes are used`,
     },
     hiddenBy: lostArrays,
+  },
+  'filesystem.inodes-run-out': {
+    meaning:
+      'At the rate of the last day a filesystem will soon have no inode left, and no file can be made then.',
+    when: 'the trend over six hours or more reaches zero: warning within 7 days, high within one; from half used on',
+    remedy: 'Find the folder that gets many small files (du --inodes -x), and remove what is not needed.',
+    appearMs: 30 * minute,
+    clearMs: hour,
+    hiddenBy: [...lostArrays, 'filesystem.inodes'],
   },
   'filesystem.read-only': {
     meaning: 'A filesystem that could be written can only be read now, as after an error of its drive.',
@@ -383,6 +444,7 @@ export const FINDINGS = {
       'See systemctl status UNIT for why; systemctl reset-failed UNIT forgets one that does not matter.',
     appearMs: 0,
     clearMs: 0,
+    hiddenBy: ['software.unit-failed'],
   },
   'vm.crashed': {
     meaning: 'A VM has crashed, and is off or stands still.',

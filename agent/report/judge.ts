@@ -8,6 +8,7 @@ import type { Round } from './datapoints.ts'
 import { FINDINGS, type FindingCode, findingEntry, type Level } from './findings.ts'
 import type { Filesystem } from './host/filesystems.ts'
 import { type Datapoint, METRICS } from './metrics.ts'
+import { noticed } from './notices.ts'
 import type { RootView } from './root-view.ts'
 import { type Seen, seenValue } from './seen.ts'
 import type { Condition, Judgement } from './standing-findings.ts'
@@ -16,8 +17,8 @@ import type { Condition, Judgement } from './standing-findings.ts'
 export interface Beside {
   readonly values: readonly Datapoint[]
   readonly root: RootView
-  /** How the space of filesystems shrinks: milliseconds until nothing is left, by mountpoint. */
-  readonly left: ReadonlyMap<string, number>
+  /** How the space and the inodes of filesystems shrink: milliseconds until nothing is left, by mountpoint; null where they do not. */
+  readonly left: ReadonlyMap<string, { readonly spaceMs: number | null; readonly inodesMs: number | null }>
   /** The kernel's name of an array as people know it: `md/garrison`. */
   readonly arrayTitle: (kernelName: string) => string
   /** Why the history could not be written the last time; null when it could. */
@@ -27,7 +28,12 @@ export interface Beside {
 }
 
 /** Codes of the root side that the daemon judges by itself, and sooner. */
-const judgedHere: ReadonlySet<string> = new Set(['volumes.space', 'volumes.inodes', 'volumes.read-only'])
+const judgedHere: ReadonlySet<string> = new Set([
+  'volumes.space',
+  'volumes.inodes',
+  'root.small',
+  'root.inodes',
+])
 
 const severities: readonly Severity[] = ['high', 'warning', 'notice']
 const steppedMs = 2000
@@ -43,7 +49,7 @@ const levels = Object.entries(FINDINGS).flatMap(([code, entry]) =>
 const subjectOf = ({ metric, dimensions }: Datapoint): string | undefined => dimensions[METRICS[metric].per]
 
 /** The parts of the host, and which metrics and findings each is the source of. */
-function partsOf({ host, slow }: Round): readonly {
+function partsOf({ host, slow, notices }: Round): readonly {
   readonly name: string
   readonly part: Seen<unknown> | null
   readonly metrics: RegExp
@@ -87,7 +93,41 @@ function partsOf({ host, slow }: Round): readonly {
       findings: /^clock\.(offset|unsynchronised)$/,
     },
     { name: 'reboot', part: slow.reboot, metrics: nothing, findings: /^kernel\.reboot-needed$/ },
+    { name: 'instance metadata', part: notices, metrics: nothing, findings: /^ec2\./ },
   ]
+}
+
+const kindOf = (code: string): string => code.slice(0, code.indexOf('.'))
+
+/** Whether a device is a drive or a partition of it: `sda2` of `sda`, `nvme1n1p2` of `nvme1n1`, but `nvme1n10` is not. */
+const isPartOf = (device: string, drive: string): boolean =>
+  device === drive ||
+  (device.startsWith(drive) && (/\d$/.test(drive) ? /^p\d+$/ : /^\d+$/).test(device.slice(drive.length)))
+
+/** What filesystems lie on and what drives are part of, by the kind and subject of their findings: where a cause is looked for. */
+function foundationsOf(
+  { host, slow }: Round,
+  { arrayTitle }: Beside,
+): ReadonlyMap<string, readonly string[]> {
+  const arrays = seenValue(host.arrays) ?? []
+  const titles = new Map(arrays.map(({ kernelName }) => [kernelName, arrayTitle(kernelName)]))
+  const filesystems = slow.filesystems === null ? null : seenValue(slow.filesystems)
+  return new Map([
+    ...(filesystems ?? []).flatMap(({ mountpoint, on }) =>
+      on === null ? [] : [[`filesystem ${mountpoint}`, on.map((name) => titles.get(name) ?? name)] as const],
+    ),
+    ...[...(seenValue(host.drives)?.keys() ?? [])].map(
+      (drive) =>
+        [
+          `drive ${drive}`,
+          arrays.flatMap(({ kernelName, members }) =>
+            kernelName === drive || members.some((member) => isPartOf(member.kernelName, drive))
+              ? [arrayTitle(kernelName)]
+              : [],
+          ),
+        ] as const,
+    ),
+  ])
 }
 
 const cannotTell = (part: Seen<unknown> | null): boolean => part === null || 'problem' in part
@@ -107,6 +147,7 @@ export class Judge {
     const isBlindTo = (metric: string): boolean => blindMetrics.some((one) => one.test(metric))
     const vmsAreSeen = round.vms.listed !== null && round.vms.silence === null && !round.vms.listed.stale
     const root = beside.root
+    const foundations = foundationsOf(round, beside)
     return {
       conditions: [
         ...this.#levels(round, beside, isBlindTo),
@@ -129,9 +170,11 @@ export class Judge {
             code: 'units.failed',
             severity: 'warning',
             subject: unit,
+            on: [unit],
             text: description === '' ? `${unit} has failed` : `${unit} has failed (${description})`,
           }),
         ),
+        ...announced(round),
         ...vms(round),
         ...rootSide(beside),
         ...(beside.historyProblem === null
@@ -143,7 +186,10 @@ export class Judge {
                 text: beside.historyProblem.message,
               } as const,
             ]),
-      ],
+      ].map((condition) => {
+        const on = foundations.get(`${kindOf(condition.code)} ${condition.subject}`)
+        return on === undefined ? condition : { ...condition, on }
+      }),
       blind: (code, subject) => {
         if (code === 'host.unreadable' || code === 'libvirt.silent' || code === 'root.silent') return false
         const level = findingEntry(code)?.level
@@ -250,18 +296,39 @@ const silent = ({ mountpoint, silentMs: passedMs }: Filesystem): readonly Condit
         },
       ]
 
-function filling({ mountpoint, capacity }: Filesystem, leftMs: number | undefined): readonly Condition[] {
-  if (leftMs === undefined || capacity === null || leftMs >= 7 * day) return []
-  if (capacity.freeBytes > capacity.sizeBytes / 2) return []
+/** What is used up within a week, as soon as half of it is used. */
+function runningOut(
+  leftMs: number | null | undefined,
+  isHalfUsed: boolean,
+  finding: (left: string) => Pick<Condition, 'code' | 'subject' | 'text'>,
+): readonly Condition[] {
+  if (leftMs === null || leftMs === undefined || leftMs >= 7 * day || !isHalfUsed) return []
   const left = leftMs < 2 * day ? `${Math.round(leftMs / 3_600_000)} h` : `${Math.round(leftMs / day)} days`
+  return [{ ...finding(left), severity: leftMs < day ? 'high' : 'warning' }]
+}
+
+function filling(
+  { mountpoint: subject, capacity }: Filesystem,
+  left: { readonly spaceMs: number | null; readonly inodesMs: number | null } | undefined,
+): readonly Condition[] {
+  if (capacity === null) return []
+  const { sizeBytes, freeBytes, inodes, freeInodes } = capacity
+  const rate = 'at the rate of the last day'
   return [
-    {
-      code: 'filesystem.fills',
-      severity: leftMs < day ? 'high' : 'warning',
-      subject: mountpoint,
-      text: `${mountpoint} has ${formatBytes(capacity.freeBytes)} left, and is full in ${left} at the rate of the last day`,
-    },
+    ...runningOut(left?.spaceMs, freeBytes <= sizeBytes / 2, (time) => ({
+      ...{ code: 'filesystem.fills', subject },
+      text: `${subject} has ${formatBytes(freeBytes)} left, and is full in ${time} ${rate}`,
+    })),
+    ...runningOut(left?.inodesMs, freeInodes <= inodes / 2, (time) => ({
+      ...{ code: 'filesystem.inodes-run-out', subject },
+      text: `${subject} has ${freeInodes} inodes left, and none in ${time} ${rate}`,
+    })),
   ]
+}
+
+function announced({ host, notices }: Round): readonly Condition[] {
+  const events = notices === null ? null : seenValue(notices)
+  return events === null ? [] : noticed(events, host.atMs)
 }
 
 function arrays({ host }: Round, { arrayTitle }: Beside): readonly Condition[] {

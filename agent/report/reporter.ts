@@ -12,7 +12,8 @@ import type { History } from './history.ts'
 import type { HostLooker } from './host/look.ts'
 import type { SlowLooker } from './host/slow-look.ts'
 import { Judge } from './judge.ts'
-import { type Datapoint, METRICS } from './metrics.ts'
+import { type Datapoint, METRICS, type MetricName } from './metrics.ts'
+import type { Notices } from './notices.ts'
 import type { OwnUseLooker } from './own.ts'
 import type { HeardEvent } from './questions.ts'
 import { type Inventory, type Report, type ReportBody, Reports, reportBody, valueName } from './report.ts'
@@ -43,6 +44,7 @@ export interface ReporterOptions {
   readonly sampler: (heard: (event: HeardEvent) => void) => Sampler
   readonly host: HostLooker
   readonly slow: SlowLooker
+  readonly notices: Notices
   readonly own: OwnUseLooker
   readonly root: RootAsker
   readonly history: History
@@ -56,6 +58,8 @@ export interface ReporterOptions {
 }
 
 const beatMs = 10_000
+/** As often as AWS says that notices of Spot be asked for: there are two minutes between them and the end. */
+const noticesEveryMs = 5000
 const rootStaleMs = 15 * 60_000
 const trendEveryMs = 10 * 60_000
 const trendSpanMs = 24 * 3_600_000
@@ -73,13 +77,14 @@ export class Reporter {
   readonly #reports: Reports
   readonly #startedMs: number
   readonly #values = new Map<string, Datapoint>()
-  readonly #left = new Map<string, number>()
+  readonly #left = new Map<string, { readonly spaceMs: number | null; readonly inodesMs: number | null }>()
   readonly #onReport = new Set<(report: Report) => void>()
   readonly #onValues = new Set<(values: readonly Datapoint[]) => void>()
   readonly #onVm = new Set<(happening: VmHappening) => void>()
   readonly #defect = Promise.withResolvers<never>()
   #before: Round | null = null
-  #arrays = ''
+  /** Arrays and links as they were: when they change the root side is asked to look again. */
+  #parts = ''
   #trendTickMs: number | null = null
   #inventory: { readonly value: Inventory; readonly atMs: number } | null = null
   #inventoryProblem: string | null = null
@@ -119,17 +124,23 @@ export class Reporter {
   /** Goes on until the signal aborts. Rejects only when there is a defect. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock } = this.#options
-    const beat = async () => {
+    const every = async (ms: number, work: () => void) => {
       while (!signal.aborted) {
-        this.#begin(this.#options.slow.look(this.#bootedMs()))
-        this.#begin(this.#options.root.beat())
-        this.#begin(this.#readInventory())
+        work()
         // Whoever aborts wants the wait to end.
-        await clock.sleep(beatMs, signal).catch(() => undefined)
+        await clock.sleep(ms, signal).catch(() => undefined)
       }
     }
     await Promise.race([
-      Promise.all([this.#sampler.run(signal, (sample) => this.#round(sample)), beat()]),
+      Promise.all([
+        this.#sampler.run(signal, (sample) => this.#round(sample)),
+        every(beatMs, () => {
+          this.#begin(this.#options.slow.look(this.#bootedMs()))
+          this.#begin(this.#options.root.beat())
+          this.#begin(this.#readInventory())
+        }),
+        every(noticesEveryMs, () => this.#begin(this.#lookForNotices())),
+      ]),
       this.#defect.promise,
     ])
   }
@@ -148,16 +159,26 @@ export class Reporter {
     return (this.#before && seenValue(this.#before.host.processors)?.bootedMs) ?? null
   }
 
+  /** Looks for notices, and tells of a new one at once. */
+  async #lookForNotices(): Promise<void> {
+    const { notices } = this.#options
+    if (!(await notices.look()) || this.#before === null) return
+    this.#report({ ...this.#before, notices: notices.seen }, [])
+  }
+
   #round(sample: Sample): void {
-    const { host, slow, own, root, history } = this.#options
+    const { host, slow, notices, own, root, history } = this.#options
     history.turn(this.#options.clock.epochMs())
-    const round: Round = { host: host.look(), slow: slow.seen, vms: sample, own: own.look() }
+    const round: Round = {
+      ...{ host: host.look(), slow: slow.seen, notices: notices.seen },
+      ...{ vms: sample, own: own.look() },
+    }
     const values = datapointsOf(this.#before, round)
     this.#before = round
     this.#keepValues(values)
     history.add(values)
     this.#trend(round)
-    const arrays = JSON.stringify(
+    const parts = JSON.stringify([
       seenValue(round.host.arrays)?.map(({ kernelName, active, slots, members, progress }) => [
         kernelName,
         active,
@@ -165,9 +186,10 @@ export class Reporter {
         members.map(({ kernelName: member, faulty }) => [member, faulty]),
         progress?.action,
       ]),
-    )
-    if (this.#arrays !== '' && arrays !== this.#arrays) root.nudge()
-    this.#arrays = arrays
+      seenValue(round.host.links),
+    ])
+    if (this.#parts !== '' && parts !== this.#parts) root.nudge()
+    this.#parts = parts
     for (const listener of this.#onValues) listener(values)
     this.#report(round, values)
     history.keep(this.#findings.kept(), this.latest?.generation ?? 0)
@@ -191,6 +213,7 @@ export class Reporter {
     const { uuid, name } = heard.dom
     for (const listener of this.#onVm)
       listener({ uuid, name, event: heard.kind, detail: heard.detail, atMs, tickMs })
+    this.#options.root.nudge()
     this.#begin(this.#refresh())
   }
 
@@ -242,12 +265,16 @@ export class Reporter {
     if (this.#trendTickMs !== null && tickMs - this.#trendTickMs < trendEveryMs) return
     this.#trendTickMs = tickMs
     this.#left.clear()
-    for (const { mountpoint } of seenValue(slow.filesystems) ?? []) {
-      const nowMs = clock.epochMs()
-      const query = { metric: 'filesystem.free', part: mountpoint, sinceMs: nowMs - trendSpanMs } as const
-      const points = history.read({ ...query, everyMs: trendGrainMs }, nowMs)
-      const left = timeLeft(points.map(({ atMs, mean }) => ({ atMs, value: mean })))
-      if (left !== null) this.#left.set(mountpoint, left)
+    const nowMs = clock.epochMs()
+    for (const { mountpoint: part } of seenValue(slow.filesystems) ?? []) {
+      const leftOf = (metric: MetricName, left: (value: number) => number): number | null => {
+        const query = { metric, part, sinceMs: nowMs - trendSpanMs, everyMs: trendGrainMs }
+        return timeLeft(history.read(query, nowMs).map(({ atMs, mean }) => ({ atMs, value: left(mean) })))
+      }
+      this.#left.set(part, {
+        spaceMs: leftOf('filesystem.free', (bytes) => bytes),
+        inodesMs: leftOf('filesystem.inodes-used', (percent) => 100 - percent),
+      })
     }
   }
 

@@ -7,8 +7,14 @@
 import type { Finding, Severity } from '../../provisioning/resource.ts'
 import { findingEntry } from './findings.ts'
 
-/** Something that is so now, whether or not it is said already. Without a remedy it has that of the table. */
-export type Condition = Omit<Finding, 'remedy'> & { readonly remedy?: string }
+/**
+ * Something that is so now, whether or not it is said already. Without a remedy it has that of the table. `on` names what its
+ * subject stands on, where that is known: only what happens to one of these can be its cause.
+ */
+export type Condition = Omit<Finding, 'remedy'> & {
+  readonly remedy?: string
+  readonly on?: readonly string[]
+}
 
 /** A finding that is said, and since when it is so (epoch milliseconds). */
 export type StandingFinding = Finding & { readonly sinceMs: number }
@@ -42,6 +48,15 @@ interface Tracked {
 
 const keyOf = ({ code, subject }: { readonly code: string; readonly subject?: string | undefined }): string =>
   `${code}\0${subject ?? ''}`
+
+const kindOf = (code: string): string => code.slice(0, code.indexOf('.'))
+
+/** Whether one may be the cause of another, going by what they are about. */
+function mayCause(cause: Condition, { code, subject, on }: Condition): boolean {
+  if (cause.subject === undefined || subject === undefined || cause.subject === subject) return true
+  // One filesystem that is full says nothing of another; an array that has failed may be under anything.
+  return on === undefined ? kindOf(cause.code) !== kindOf(code) : on.includes(cause.subject)
+}
 
 const order: readonly Severity[] = ['high', 'warning', 'notice']
 
@@ -96,15 +111,15 @@ export class StandingFindings {
   /** Everything that is said but for what its cause hides, gravest first and then oldest first. */
   said(): { readonly findings: readonly StandingFinding[]; readonly hidden: readonly HiddenFinding[] } {
     const said = [...this.#tracked.values()].filter((one) => one.said)
-    const codes = new Set(said.map(({ condition }) => condition.code))
     const findings: StandingFinding[] = []
     const hidden: HiddenFinding[] = []
     for (const { condition, sinceMs } of said) {
-      const entry = findingEntry(condition.code)
       const { code, subject } = condition
-      const because = entry?.hiddenBy?.find((cause) => codes.has(cause))
+      const because = findingEntry(code)?.hiddenBy?.find((cause) =>
+        said.some((other) => other.condition.code === cause && mayCause(other.condition, condition)),
+      )
       if (because !== undefined) hidden.push({ code, ...(subject !== undefined && { subject }), because })
-      else findings.push({ ...condition, remedy: condition.remedy ?? entry?.remedy ?? '', sinceMs })
+      else findings.push(standing(condition, sinceMs))
     }
     return {
       findings: findings.sort(
@@ -118,10 +133,12 @@ export class StandingFindings {
   kept(): readonly StandingFinding[] {
     return [...this.#tracked.values()]
       .filter(({ said }) => said)
-      .map(({ condition, sinceMs }) => ({
-        ...condition,
-        remedy: condition.remedy ?? findingEntry(condition.code)?.remedy ?? '',
-        sinceMs,
-      }))
+      .map(({ condition, sinceMs }) => standing(condition, sinceMs))
   }
 }
+
+const standing = ({ on: _, ...condition }: Condition, sinceMs: number): StandingFinding => ({
+  ...condition,
+  remedy: condition.remedy ?? findingEntry(condition.code)?.remedy ?? '',
+  sinceMs,
+})

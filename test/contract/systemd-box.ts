@@ -1,5 +1,5 @@
 // A real systemd as process 1 of a box: this machine's own files under an overlay that forgets, with namespaces of its own. Needs root.
-import { existsSync, globSync } from 'node:fs'
+import { globSync } from 'node:fs'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -38,10 +38,18 @@ exec env SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 /usr/bin/systemd-nspawn --quiet --di
 const bootMs = 60_000
 const patienceMs = 40_000
 
-async function childOf(pid: number): Promise<number | null> {
-  const path = `/proc/${pid}/task/${pid}/children`
-  const [child] = existsSync(path) ? (await readFile(path, 'utf8')).trim().split(' ') : []
-  return child ? Number(child) : null
+/** Reads a file of a process; empty once that has ended. */
+const ofProcess = async (path: string): Promise<string> =>
+  readFile(`/proc/${path}`, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT' || error.code === 'ESRCH') return ''
+    throw error
+  })
+
+/** The systemd that is a child of a process; null until there is one, for others come before it. */
+async function systemdBelow(pid: number): Promise<number | null> {
+  for (const child of (await ofProcess(`${pid}/task/${pid}/children`)).trim().split(' '))
+    if (child !== '' && (await ofProcess(`${child}/comm`)) === 'systemd\n') return Number(child)
+  return null
 }
 
 /** Boots a box that finds the package at /garrison.deb. One at a time on a machine: systemd-nspawn has one place for its own. */
@@ -85,8 +93,8 @@ export async function bootSystemdBox(deb: string, progress: (line: string) => vo
   try {
     await untilBy(bootMs, 'the box has booted', async () => {
       if (nspawn.exitCode !== null) throw new Error(`systemd-nspawn: exit ${nspawn.exitCode}\n${said}`)
-      first ??= nspawn.pid === undefined ? null : await childOf(nspawn.pid)
-      if (first === null || (await readFile(`/proc/${first}/comm`, 'utf8')) !== 'systemd\n') return false
+      first ??= nspawn.pid === undefined ? null : await systemdBelow(nspawn.pid)
+      if (first === null) return false
       const { stdout } = await run(['/usr/bin/systemctl', 'is-system-running'], { allowFailure: true })
       return /^(running|degraded)$/m.test(stdout)
     })

@@ -7,10 +7,12 @@ import { datapointsOf, type Round } from '../../agent/report/datapoints.ts'
 import { FINDINGS, type FindingEntry } from '../../agent/report/findings.ts'
 import { type Beside, Judge } from '../../agent/report/judge.ts'
 import { METRICS } from '../../agent/report/metrics.ts'
+import { noticed } from '../../agent/report/notices.ts'
 import type { VmSample } from '../../agent/report/sample.ts'
 import { type Condition, StandingFindings } from '../../agent/report/standing-findings.ts'
 import { timeLeft } from '../../agent/report/trend.ts'
 import { parseMdstat } from '../../provisioning/array/mdstat.ts'
+import type { InstanceEvents } from '../../provisioning/instance.ts'
 import { HostError } from '../../provisioning/problem.ts'
 
 const minute = 60_000
@@ -80,6 +82,146 @@ t.test('causes hide what they cause, and what two have found is told once', asyn
   t.equal(standing.said().findings.length, 2)
 })
 
+t.test('a cause hides only what stands on it', async (t) => {
+  const hiddenOf = (...conditions: readonly Condition[]) => {
+    const standing = new StandingFindings([], { epochMs: 0, tickMs: 0 })
+    standing.take({ conditions, blind: sees }, { epochMs: 1, tickMs: 0 })
+    // What takes its time to appear.
+    standing.take({ conditions, blind: sees }, { epochMs: 1, tickMs: 60 * minute })
+    const { findings, hidden } = standing.said()
+    for (const finding of findings) t.notOk('on' in finding)
+    return hidden.map(({ code, subject, because }) => `${code} ${subject} ${because}`)
+  }
+  const condition = (code: string, subject: string, on?: readonly string[]): Condition => ({
+    ...{ code, subject, severity: 'warning', text: '' },
+    ...(on !== undefined && { on }),
+  })
+  const full = condition('filesystem.space', '/', ['vda'])
+  t.same(hiddenOf(full, condition('filesystem.fills', '/v', ['md/garrison'])), [])
+  t.same(hiddenOf(full, condition('filesystem.fills', '/')), ['filesystem.fills / filesystem.space'])
+  t.same(hiddenOf(condition('nic.no-carrier', 'lni'), condition('nic.errors', 'eni')), [])
+  const lost = condition('array.failed', 'md/garrison')
+  t.same(hiddenOf(lost, full), [], 'the root filesystem is no part of the array')
+  t.same(hiddenOf(lost, condition('filesystem.space', '/v', ['md/garrison', 'garrison'])), [
+    'filesystem.space /v array.failed',
+  ])
+  t.same(hiddenOf(lost, condition('vm.io-error', 'web')), ['vm.io-error web array.failed'])
+  t.same(
+    hiddenOf(
+      condition('software.unit-failed', 'a.service'),
+      condition('units.failed', 'b.service', ['b.service']),
+    ),
+    [],
+  )
+})
+
+t.test('what filesystems and drives stand on is known by their arrays', async (t) => {
+  const array = {
+    ...{
+      kernelName: 'md127',
+      active: true,
+      readOnly: 'no' as const,
+      personality: 'raid5',
+      metadata: '1.2',
+      blocks: 1,
+    },
+    ...{ wantedDevices: 3, workingDevices: 3, slots: 'UUU', progress: null },
+    members: ['nvme1n1', 'nvme2n1p2'].map((kernelName) => ({
+      ...{ kernelName, number: 0, faulty: false, spare: false, replacement: false, journal: false },
+    })),
+  } as const
+  const drives = ['md127', 'nvme1n1', 'nvme2n1', 'nvme1n10'].map((name) => [name, {}] as const)
+  const room = { sizeBytes: 100, freeBytes: 1, inodes: 0, freeInodes: 0 }
+  const given = round({
+    host: { arrays: { value: [array] }, drives: { value: new Map(drives) as never } },
+    slow: {
+      filesystems: {
+        value: [
+          {
+            mountpoint: '/v',
+            source: 's',
+            on: ['md127', 'garrison'],
+            readOnly: false,
+            capacity: room,
+            silentMs: 40_000,
+          },
+        ],
+        atMs: 0,
+      },
+    },
+  })
+  const slow = ['nvme1n1', 'nvme2n1', 'nvme1n10'].map((drive) => ({
+    ...({ metric: 'drive.latency', unit: 'milliseconds', value: 500, atMs: 1e12 } as const),
+    dimensions: { drive },
+  }))
+  const { conditions } = new Judge().judge(given, {
+    ...quietBeside,
+    values: slow,
+    arrayTitle: () => 'md/garrison',
+  })
+  t.same(
+    conditions.filter(({ on }) => on).map(({ code, subject, on }) => `${code} ${subject} ${on}`),
+    [
+      'drive.slow nvme1n1 md/garrison',
+      'drive.slow nvme2n1 md/garrison',
+      'drive.slow nvme1n10 ',
+      'filesystem.silent /v md/garrison,garrison',
+    ],
+  )
+})
+
+t.test('what AWS announces, with the time that is left', async (t) => {
+  const nowMs = Date.UTC(2026, 10, 20, 12)
+  const events = { spot: null, rebalance: null, maintenance: [], lifecycle: null }
+  const event = (code: string, inMs: number | null, active = true) => ({
+    ...{ id: 'instance-event-1', code, active, description: 'something else', notAfterMs: null },
+    notBeforeMs: inMs === null ? null : nowMs + inMs,
+  })
+  const [hour, day] = [3_600_000, 86_400_000]
+  const said = (more: Partial<InstanceEvents>) =>
+    noticed({ ...events, ...more }, nowMs).map(({ code, severity, text }) => `${severity} ${code}: ${text}`)
+  t.same(said({ lifecycle: 'InService', maintenance: [event('instance-retirement', day, false)] }), [])
+  t.same(said({ maintenance: [event('instance-retirement', 10 * day + hour)] }), [
+    'high ec2.retirement: AWS ends this instance, and what is on its own drives is gone at 2026-11-30 13:00 UTC, in 10 days',
+  ])
+  t.match(said({ maintenance: [event('system-reboot', 26 * hour)] }), [
+    /^warning ec2\.maintenance: .* in 26 h$/,
+  ])
+  t.match(said({ maintenance: [event('instance-reboot', 90 * minute)] }), [
+    /^high ec2\.maintenance: .* in 90 min$/,
+  ])
+  t.match(said({ maintenance: [event('system-maintenance', -hour)] }), [
+    /^warning .* since 2026-11-20 11:00 UTC$/,
+  ])
+  t.match(said({ maintenance: [event('new-kind', null)] }), [
+    /announces new-kind \(something else\) at a time that is not told/,
+  ])
+  t.match(
+    said({
+      spot: { action: 'terminate', atMs: nowMs + 110_000 },
+      rebalance: { noticedMs: null },
+      lifecycle: 'Terminated:Wait',
+    }),
+    [
+      /^high ec2\.spot-interruption: .*\(terminate\) .* in 2 min$/,
+      /^warning ec2\.rebalance/,
+      /^high ec2\.lifecycle/,
+    ],
+  )
+  const judge = new Judge()
+  const spot = { ...events, spot: { action: 'stop', atMs: null } }
+  t.same(found(judge.judge(round({ notices: { value: spot, atMs: 0 } }), quietBeside)), [
+    'high ec2.spot-interruption',
+  ])
+  t.same(
+    found(judge.judge(round({ notices: { value: null, atMs: 0 } }), quietBeside)),
+    [],
+    'no instance at all',
+  )
+  const blind = judge.judge(round({ notices: { ...nothingSeen, atMs: 0 } }), quietBeside)
+  t.equal(blind.blind('ec2.retirement', 'instance-event-1'), true, 'silence cancels nothing')
+})
+
 const nothingSeen = { problem: new HostError('host.unreadable', 'not looked at here').report() }
 
 /** A round in which nothing could be read but what is given. */
@@ -88,6 +230,7 @@ function round({
   epochMs = 1e12 + tickMs,
   host = {},
   slow = {},
+  notices = null,
   vms = [],
   silence = null,
   lagMs = 0,
@@ -96,6 +239,7 @@ function round({
   epochMs?: number
   host?: Partial<Round['host']>
   slow?: Partial<Round['slow']>
+  notices?: Round['notices']
   vms?: readonly VmSample[]
   silence?: string | null
   lagMs?: number
@@ -117,6 +261,7 @@ function round({
       ...host,
     },
     slow: { filesystems: null, failedUnits: null, clock: null, reboot: null, ...slow },
+    notices,
     vms: { atMs: epochMs, listed: { atMs: epochMs, ageMs: 0, stale: false }, silence, vms },
     own: { tickMs, memoryBytes: 1, cpuMs: tickMs / 100, lagMs, files: 3 },
   }
@@ -288,9 +433,10 @@ t.test('the clock, filesystems, units, reboots', async (t) => {
         {
           mountpoint: '/v',
           source: 's',
+          on: null,
           readOnly,
           silentMs,
-          capacity: { sizeBytes: 1000, freeBytes: 100, inodes: 0, freeInodes: 0 },
+          capacity: { sizeBytes: 1000, freeBytes: 100, inodes: 100, freeInodes: 30 },
         },
       ],
       atMs: 0,
@@ -301,8 +447,16 @@ t.test('the clock, filesystems, units, reboots', async (t) => {
   t.same(judged({ slow: filesystem(true, null) }), [], 'it may have been meant so')
   t.same(judged({ tickMs: 10, slow: filesystem(false, 40_000) }), ['high filesystem.silent /v'])
   t.same(judged({ tickMs: 20, slow: filesystem(true, null) }), ['high filesystem.read-only /v'])
-  t.same(judged({ tickMs: 30, slow: filesystem(false, null) }, { left: new Map([['/v', 20 * 3_600_000]]) }), [
-    'high filesystem.fills /v',
+  t.same(
+    judged(
+      { tickMs: 30, slow: filesystem(false, null) },
+      { left: new Map([['/v', { spaceMs: 20 * 3_600_000, inodesMs: null }]]) },
+    ),
+    ['high filesystem.fills /v'],
+  )
+  const left = new Map([['/v', { spaceMs: null, inodesMs: 50 * 3_600_000 }]])
+  t.same(judged({ tickMs: 35, slow: filesystem(false, null) }, { left }), [
+    'warning filesystem.inodes-run-out /v',
   ])
   t.same(judged({ tickMs: 40, epochMs: 1e12 + 40 + 3_600_000 }), ['notice clock.stepped'])
   t.same(judged({ tickMs: 50, epochMs: 1e12 + 50 + 3_600_000 }), [])

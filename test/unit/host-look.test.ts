@@ -121,9 +121,9 @@ const mountinfo = [
 
 t.test('filesystems on drives, each once', async (t) => {
   t.same(mountedFilesystems(mountinfo), [
-    { mountpoint: '/', source: '/dev/mapper/rl-root', readOnly: false },
-    { mountpoint: '/home', source: '/dev/bt', readOnly: false },
-    { mountpoint: '/mnt/elsewhere', source: '/dev/garrison/images', readOnly: true },
+    { mountpoint: '/', source: '/dev/mapper/rl-root', number: '259:2', readOnly: false },
+    { mountpoint: '/home', source: '/dev/bt', number: '0:31', readOnly: false },
+    { mountpoint: '/mnt/elsewhere', source: '/dev/garrison/images', number: '253:4', readOnly: true },
   ])
 })
 
@@ -134,6 +134,9 @@ t.test('a filesystem that hangs is asked once, and no more than two are waited f
   let release = () => {}
   const filesystems = new Filesystems({
     clock,
+    list: (path) =>
+      ({ '/sys/dev/block/259:2/slaves': ['md127'], '/sys/class/block/md127/slaves': ['sda', 'sdb'] })[path] ??
+      null,
     deadlineMs: 3000,
     capacity: (path) => {
       asked.push(path)
@@ -145,9 +148,9 @@ t.test('a filesystem that hangs is asked once, and no more than two are waited f
   const looking = filesystems.look(mountinfo)
   await clock.pass(3000)
   t.match(await looking, [
-    { mountpoint: '/', capacity: room, silentMs: null },
-    { mountpoint: '/home', capacity: null, silentMs: 3000 },
-    { mountpoint: '/mnt/elsewhere', capacity: room },
+    { mountpoint: '/', on: ['md127', 'sda', 'sdb', 'rl'], capacity: room, silentMs: null },
+    { mountpoint: '/home', on: null, capacity: null, silentMs: 3000 },
+    { mountpoint: '/mnt/elsewhere', on: [], capacity: room },
   ])
   await clock.pass(57_000)
   t.match((await filesystems.look(mountinfo))[1], { capacity: null, silentMs: 60_000 })
@@ -224,6 +227,7 @@ t.test('the rare look: each part at its time, and a program that fails is no set
   let chrony = true
   const slow = new SlowLooker({
     read: (path) => (path === '/proc/self/mountinfo' ? mountinfo : null),
+    list: () => null,
     exists: (path) => (path === '/usr/bin/chronyc' ? chrony : path === '/usr/bin/rpm'),
     capacity: async () => null,
     clock,

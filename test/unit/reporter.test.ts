@@ -6,6 +6,7 @@ import { History } from '../../agent/report/history.ts'
 import { HostLooker } from '../../agent/report/host/look.ts'
 import { SlowLooker } from '../../agent/report/host/slow-look.ts'
 import type { Datapoint } from '../../agent/report/metrics.ts'
+import { Notices } from '../../agent/report/notices.ts'
 import { OwnUseLooker } from '../../agent/report/own.ts'
 import type { DomainRecord, HintEvent, StatsConnection } from '../../agent/report/questions.ts'
 import type { Report } from '../../agent/report/report.ts'
@@ -14,6 +15,7 @@ import { Reporter, type VmHappening } from '../../agent/report/reporter.ts'
 import { RootAsker, type RootStatus } from '../../agent/report/root-view.ts'
 import { Sampler } from '../../agent/report/sample.ts'
 import { exitOf, render, run } from '../../agent/verbs/report.ts'
+import type { InstanceEvents } from '../../provisioning/instance.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import { heldClock } from './held-clock.ts'
 import { noFleet } from './no-fleet.ts'
@@ -85,6 +87,7 @@ async function worldOf(folder: string) {
   const { history } = await History.open(join(folder, 'history.sqlite'))
   const read = (path: string): string | null => files[path] ?? null
   const inventory = { asked: 0 }
+  const announced: { events: InstanceEvents | null } = { events: null }
   const reporter = new Reporter({
     clock,
     sampler: (heard) =>
@@ -94,13 +97,14 @@ async function worldOf(folder: string) {
       }),
     host: new HostLooker({ read, list: () => null, exists: () => false, clock }),
     slow: new SlowLooker({
-      ...{ read, exists: () => false, clock, capacity: async () => null },
+      ...{ read, list: () => null, exists: () => false, clock, capacity: async () => null },
       query: async ([program]) => ({
         exit: 0,
         stdout: program.endsWith('systemctl') ? '[]' : 'yes',
         stderr: '',
       }),
     }),
+    notices: new Notices({ clock, ask: async () => announced.events }),
     own: new OwnUseLooker({ clock, everyMs: 10_000, memoryBytes: () => 5e7, cpuMs: () => 0, list: () => [] }),
     root: new RootAsker({
       clock,
@@ -122,7 +126,7 @@ async function worldOf(folder: string) {
   const running = reporter.run(stop.signal)
   await clock.pass(0)
   return {
-    ...{ clock, files, records, listeners, root, reporter, history, inventory },
+    ...{ clock, files, records, listeners, root, reporter, history, inventory, announced },
     async end() {
       stop.abort()
       await clock.pass(0)
@@ -248,6 +252,26 @@ t.test('what happens to a VM is told at once, and the report follows', async (t)
   t.equal(values.length, 0, 'no value is told twice')
   await clock.pass(10_000)
   t.equal(values.length, 1)
+  await world.end()
+})
+
+t.test('what AWS announces is told within five seconds', async (t) => {
+  const world = await worldOf(t.testdir())
+  const { clock, reporter, announced } = world
+  await clock.pass(21_000)
+  const generations: number[] = []
+  reporter.onReport(({ generation }) => generations.push(generation))
+  announced.events = {
+    ...{ spot: { action: 'terminate', atMs: null }, rebalance: null, maintenance: [], lifecycle: null },
+  }
+  await clock.pass(5000)
+  t.equal(generations.length, 1)
+  t.ok(latest(reporter).findings.some(({ code }) => code === 'ec2.spot-interruption'))
+  await clock.pass(4000)
+  t.equal(generations.length, 1, 'and once')
+  announced.events = null
+  await clock.pass(5000)
+  t.notOk(latest(reporter).findings.some(({ code }) => code === 'ec2.spot-interruption'))
   await world.end()
 })
 

@@ -9,11 +9,12 @@ import type { Capacity } from '../../../provisioning/host.ts'
 import { HostError } from '../../../provisioning/problem.ts'
 import type { Clock } from '../clock.ts'
 
-/** One filesystem. `capacity` is null until it has answered; `silentMs` is how long it has owed an answer, or null. */
+/** One filesystem. `on` is what it lies on: kernel names of drives and arrays, and its volume group; null when nobody knows. `capacity` is null until it has answered; `silentMs` is how long it has owed an answer, or null. */
 export interface Filesystem {
   readonly mountpoint: string
   readonly source: string
   readonly readOnly: boolean
+  readonly on: readonly string[] | null
   readonly capacity: Capacity | null
   readonly silentMs: number | null
 }
@@ -21,23 +22,32 @@ export interface Filesystem {
 const onDrives: ReadonlySet<string> = new Set(['ext2', 'ext3', 'ext4', 'xfs', 'btrfs', 'vfat', 'f2fs', 'zfs'])
 const mostSilent = 2
 
-/** Which filesystems there are, each once, by the shortest path that all of it is mounted at. */
-export function mountedFilesystems(
-  mountinfo: string,
-): readonly Pick<Filesystem, 'mountpoint' | 'source' | 'readOnly'>[] {
-  const found = new Map<string, Pick<Filesystem, 'mountpoint' | 'source' | 'readOnly'>>()
+type Mounted = Pick<Filesystem, 'mountpoint' | 'source' | 'readOnly'> & { readonly number: string }
+
+/** Which filesystems there are, each once, by the shortest path that all of it is mounted at; `number` is its device's. */
+export function mountedFilesystems(mountinfo: string): readonly Mounted[] {
+  const found = new Map<string, Mounted>()
   const mounts = parseMountinfo(mountinfo).filter(({ fsType }) => onDrives.has(fsType))
   // Of btrfs each subvolume has a number of its own, and none may be mounted whole.
   const whole = mounts.filter(({ root, fsType }) => root === '/' || fsType === 'btrfs')
-  for (const { mountpoint, source, superOptions } of whole.sort(
+  for (const { mountpoint, source, number, superOptions } of whole.sort(
     (a, b) => a.mountpoint.length - b.mountpoint.length,
   ))
-    if (!found.has(source)) found.set(source, { mountpoint, source, readOnly: superOptions.includes('ro') })
+    if (!found.has(source))
+      found.set(source, { mountpoint, source, number, readOnly: superOptions.includes('ro') })
   return [...found.values()]
+}
+
+/** The volume group in a name of device-mapper, in which a hyphen of a name itself is doubled. */
+const groupOf = (source: string): readonly string[] => {
+  const [, group] = /^\/dev\/mapper\/((?:[^-]|--)+)-[^-]/.exec(source) ?? []
+  return group === undefined ? [] : [group.replaceAll('--', '-')]
 }
 
 /** What asking for the room on a filesystem needs. */
 export interface FilesystemsOptions {
+  /** Names in a folder; null when it is not there. */
+  readonly list: (path: string) => readonly string[] | null
   readonly capacity: (path: string) => Promise<Capacity | null>
   readonly clock: Clock
   readonly deadlineMs: number
@@ -61,14 +71,24 @@ export class Filesystems {
     for (const mountpoint of this.#known.keys()) if (!there.has(mountpoint)) this.#known.delete(mountpoint)
     for (const { mountpoint } of mounted) await this.#ask(mountpoint)
     const nowMs = clock.steadyMs()
-    return mounted.map((one) => {
+    return mounted.map(({ number, ...one }) => {
       const askedMs = this.#askedMs.get(one.mountpoint)
+      // A device number of btrfs stands for no device.
+      const on = number.startsWith('0:')
+        ? null
+        : [...new Set([...this.#below(`/sys/dev/block/${number}/slaves`), ...groupOf(one.source)])]
       return {
-        ...one,
+        ...{ ...one, on },
         capacity: this.#known.get(one.mountpoint) ?? null,
         silentMs: askedMs === undefined ? null : nowMs - askedMs,
       }
     })
+  }
+
+  /** Everything that a device is made of. */
+  #below(slaves: string): readonly string[] {
+    const names = this.#options.list(slaves) ?? []
+    return names.flatMap((name) => [name, ...this.#below(`/sys/class/block/${name}/slaves`)])
   }
 
   async #ask(mountpoint: string): Promise<void> {

@@ -28,6 +28,8 @@ export interface SlowLook {
 /** What the rare look needs. */
 export interface SlowLookOptions {
   readonly read: ReadNow
+  /** Names in a folder; null when it is not there. */
+  readonly list: (path: string) => readonly string[] | null
   readonly exists: (path: string) => boolean
   readonly query: (argv: readonly [string, ...string[]], deadlineMs: number) => Promise<Answer>
   readonly capacity: (path: string) => Promise<Capacity | null>
@@ -47,9 +49,9 @@ export class SlowLooker {
   readonly #dueMs = { filesystems: 0, failedUnits: 0, clock: 0, reboot: 0 }
 
   constructor(options: SlowLookOptions) {
-    const { capacity, clock } = options
+    const { capacity, list, clock } = options
     this.#options = options
-    this.#filesystems = new Filesystems({ capacity, clock, deadlineMs: roomDeadlineMs })
+    this.#filesystems = new Filesystems({ capacity, list, clock, deadlineMs: roomDeadlineMs })
   }
 
   /** What was seen last. */
