@@ -1,17 +1,7 @@
 // A real libvirtd of a test's own: its sockets, configuration, guests and records are below one short folder, and nobody else's.
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import {
-  appendFileSync,
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
+import { appendFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -74,12 +64,18 @@ const configuration = {
   ],
 }
 
-// Its death follows that of the test, however that comes about.
 const script = (mounts: readonly string[]) =>
   [
     ...mounts.map((name) => `mount --bind "$1/${name}" ${places[name]}`),
     'exec setpriv --pdeathsig TERM -- /usr/sbin/libvirtd --config /etc/libvirt/libvirtd.conf --pid-file "$1/pid"',
   ].join('\n')
+
+/** Waits until nobody holds its standard input any more; then ends libvirtd and the guests of a folder, and takes that away. */
+const ending = `cat > /dev/null
+for file in "$1"/pid "$1"/run/qemu/*.pid; do
+  if [ -e "$file" ] && pid=$(cat "$file") && grep -qsE "qemu|libvirtd" /proc/$pid/comm; then kill -KILL $pid || :; fi
+done
+until rm -rf "$1"; do sleep 0.1; done`
 
 /**
  * Starts a private libvirtd with the QEMU, test, network, storage, secret, node device, interface and filter drivers. Needs
@@ -132,28 +128,20 @@ export async function startLibvirtd({
     if (name === 'SIGKILL' || name === 'SIGTERM') await exited
   }
 
-  const endGuests = () => {
-    const guests = join(folder, 'run/qemu')
-    for (const file of existsSync(guests) ? readdirSync(guests) : []) {
-      if (!file.endsWith('.pid')) continue
-      const pid = Number(readFileSync(join(guests, file), 'utf8'))
-      if (existsSync(`/proc/${pid}`)) process.kill(pid, 'SIGKILL')
-    }
-  }
-  // Guests outlive whoever started them, a test that crashes too.
-  const endAll = () => {
-    child?.kill('SIGKILL')
-    endGuests()
-    rmSync(folder, { recursive: true, force: true })
-  }
-  process.once('exit', endAll)
+  // Guests outlive whoever started them, so somebody is left to end them when the test ends, however that comes about: by SIGKILL too.
+  const guard = spawn('/bin/sh', ['-euc', ending, 'sh', folder], {
+    stdio: ['pipe', 'ignore', 'inherit'],
+    detached: true,
+  })
+  guard.unref()
+  const ended = new Promise((resolve) => guard.once('exit', resolve))
 
   const stop = async () => {
     child?.kill('SIGCONT')
     await signal('SIGTERM')
-    endGuests()
-    process.off('exit', endAll)
-    rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
+    guard.ref()
+    guard.stdin.end()
+    await ended
   }
 
   try {
