@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { desiredJsonSchema } from '../provisioning/document.ts'
 import { PROBLEMS, type ProblemEntry } from '../provisioning/problem.ts'
+import { monitoringPage } from './monitoring-page.ts'
 import { verbsPage } from './verbs-page.ts'
 
 /** What this program reads of a JSON Schema; see `desiredJsonSchema`. */
@@ -96,6 +97,7 @@ This page is made by \`npm run pages\`.
 export const pages = (): Readonly<Record<string, string>> => ({
   'docs/errors.md': errorsPage(),
   'docs/usage/desired-document.md': documentPage(),
+  'docs/usage/monitoring.md': monitoringPage(),
   'docs/usage/verbs.md': verbsPage(),
 })
 

@@ -4,7 +4,7 @@ import { formatBytes } from '../../provisioning/block/bytes.ts'
 import type { Unit } from './metrics.ts'
 
 const brief = (value: number): string =>
-  Number.isInteger(value) || Math.abs(value) >= 100 ? String(Math.round(value)) : value.toPrecision(2)
+  Number.isInteger(value) || Math.abs(value) >= 99.5 ? String(Math.round(value)) : value.toPrecision(2)
 
 const inTime = (ms: number): string => {
   if (Math.abs(ms) < 1000) return `${brief(ms)} ms`

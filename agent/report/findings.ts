@@ -66,7 +66,6 @@ export const FINDINGS = {
       'See the message for why; the history is in /var/lib/garrison/daemon, where there must be space and no damage.',
     appearMs: 0,
     clearMs: 2 * minute,
-    hiddenBy: ['filesystem.read-only'],
   },
   'agent.lag': {
     meaning: 'The daemon comes to its work late: the host is overloaded, or the daemon has too much to do.',

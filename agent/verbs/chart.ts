@@ -1,8 +1,9 @@
 // A chart for a terminal of eighty columns: one column for each span of time, in eighths of a line; every sign tells without colour.
 
-/** A value at a place between 0 (left) and 1 (right). */
+/** A value that holds from one place to another, each between 0 (left) and 1 (right). */
 export interface Mark {
-  readonly place: number
+  readonly from: number
+  readonly to: number
   readonly value: number
 }
 
@@ -24,10 +25,10 @@ export function chartRows(
   { columns, rows, top }: { readonly columns: number; readonly rows: number; readonly top: number },
 ): readonly string[] {
   const highest: (number | null)[] = Array.from({ length: columns }, () => null)
-  for (const { place, value } of marks) {
-    const column = Math.min(columns - 1, Math.max(0, Math.floor(place * columns)))
-    highest[column] = Math.max(highest[column] ?? Number.NEGATIVE_INFINITY, value)
-  }
+  const columnAt = (place: number) => Math.min(columns - 1, Math.max(0, Math.floor(place * columns)))
+  for (const { from, to, value } of marks)
+    for (let column = columnAt(from); column <= Math.max(columnAt(from), columnAt(to - 1e-9)); column += 1)
+      highest[column] = Math.max(highest[column] ?? Number.NEGATIVE_INFINITY, value)
   // What is there is seen, however little it is.
   const heights = highest.map((value) =>
     value === null ? null : Math.min(rows * 8, Math.max(1, Math.round((value / top) * rows * 8))),

@@ -87,7 +87,7 @@ export async function run(
 const chartHeight = 8
 
 function chart(answer: Extract<HistoryAnswer, { points: unknown }>, terminal: Terminal): string {
-  const { metric, part, unit, sinceMs, untilMs, points } = answer
+  const { metric, part, unit, sinceMs, untilMs, everyMs, points } = answer
   const title = paint(terminal, 'strong', part === null ? metric : `${metric} of ${part}`)
   const last = points.at(-1)
   if (last === undefined) return paragraph('', `${title}: nothing was measured since ${moment(sinceMs)}.`, 0)
@@ -101,8 +101,13 @@ function chart(answer: Extract<HistoryAnswer, { points: unknown }>, terminal: Te
       : niceTop(high, unit.startsWith('bytes') ? 1024 : 10)
   const labels = [amount(unit, top), amount(unit, top / 2), amount(unit, 0)]
   const width = Math.max(...labels.map((label) => label.length))
+  const spanMs = untilMs - sinceMs
+  // What is measured every five minutes is no gap of four.
+  const holdsMs = Math.max(everyMs, METRICS[metric].everySeconds * 1000)
   const rows = chartRows(
-    points.map(({ atMs, mean: value }) => ({ place: (atMs - sinceMs) / (untilMs - sinceMs), value })),
+    points.map(({ atMs, mean: value }) => ({
+      ...{ from: (atMs - sinceMs) / spanMs, to: (atMs + holdsMs - sinceMs) / spanMs, value },
+    })),
     { columns: columns - width - 2, rows: chartHeight, top },
   )
   const labelAt: Readonly<Record<number, string | undefined>> = {

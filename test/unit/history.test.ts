@@ -3,6 +3,7 @@
 import { copyFileSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { amount } from '../../agent/report/amounts.ts'
 import { History } from '../../agent/report/history.ts'
 import { type Datapoint, METRICS, type MetricName } from '../../agent/report/metrics.ts'
 import { chartRows, niceTop } from '../../agent/verbs/chart.ts'
@@ -171,14 +172,16 @@ t.test('charts', async (t) => {
   )
   const rows = chartRows(
     [
-      { place: 0, value: 0 },
-      { place: 0.3, value: 16 },
-      { place: 0.99, value: 8 },
-      { place: 2, value: 4 },
+      { from: 0, to: 0.25, value: 0 },
+      { from: 0.3, to: 0.4, value: 16 },
+      { from: 0.99, to: 1.2, value: 8 },
+      { from: 2, to: 3, value: 4 },
     ],
     { columns: 4, rows: 2, top: 16 },
   )
   t.same(rows, [' █  ', '▁█ █'], 'what is there is seen, and what is not known is empty')
+  t.same(chartRows([{ from: 0.25, to: 0.75, value: 8 }], { columns: 8, rows: 1, top: 8 }), ['  ████  '])
+  t.equal(amount('percent', 99.97), '100 %')
 })
 
 t.test('the verb', async (t) => {
