@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { firewallSchema } from './firewall/schema.ts'
 import { uplinksSchema } from './uplinks/schema.ts'
 import { absolutePath, name, size } from './values.ts'
+import { vmnetsSchema } from './vmnets/schema.ts'
 import { vmsSchema } from './vms/schema.ts'
 
 const software = z
@@ -184,6 +185,7 @@ export const desiredSchema = z
     array: array.optional(),
     volumes: volumes.optional(),
     uplinks: uplinksSchema.optional(),
+    vmnets: vmnetsSchema.optional(),
     vms: vmsSchema.optional(),
     fleet: fleet.optional(),
   })

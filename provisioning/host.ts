@@ -95,12 +95,20 @@ export interface PoolFacts {
   readonly freeBytes: number
 }
 
-/** One network of libvirt; `bridge` is the interface that its VMs are attached to, where it has one. */
+/**
+ * One network of libvirt; `bridge` is the interface that its VMs are attached to, where it has one. `xml` is what it is from its
+ * next start on, `liveXml` what it is now, null while it is not active.
+ */
 export interface NetworkFacts {
   readonly name: string
+  readonly uuid: string
   readonly active: boolean
   readonly autostart: boolean
+  /** Whether it is defined, or only active and gone when it ends. */
+  readonly persistent: boolean
   readonly bridge: string | null
+  readonly xml: string
+  readonly liveXml: string | null
 }
 
 /**

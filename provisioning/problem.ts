@@ -975,6 +975,45 @@ export const PROBLEMS = {
     meaning: 'libvirt has a definition of the VM that Garrison cannot read.',
     remedy: 'See virsh dumpxml --inactive for it; what is not read is never written.',
   },
+  'vmnet.address-taken': {
+    meaning: 'The slice of a network holds an address of this host or the router of the LAN.',
+    remedy:
+      'Give the network a slice of the LAN in which nobody else has an address: vmnets.networks in the desired document.',
+  },
+  'vmnet.second-mac-unproved': {
+    meaning:
+      'VMs with MACs of their own are to be put on an interface of which nobody has proved that it lets them pass.',
+    remedy:
+      'Run garrison network probe on it. A local network interface of an Outpost drops such frames: use mode routed or nat there.',
+  },
+  'vmnet.slice-outside-lan': {
+    meaning: 'The addresses of a routed network are not among those of the LAN that its uplink is on.',
+    remedy:
+      'Take a slice of the LAN (ip address shows its prefix), or set proxy to false when the router of the LAN has a route to it; else use mode nat.',
+  },
+  'vmnet.slice-too-large': {
+    meaning: 'A routed network has more addresses than are answered for one by one.',
+    remedy:
+      'Take a slice of at most 1024 addresses, or set proxy to false and give the router of the LAN a route to it.',
+  },
+  'vmnet.subnet-on-lan': {
+    meaning:
+      'The addresses of a nat network are also those of the LAN, so one of the two could not be reached.',
+    remedy: 'Give the network a private subnet that is used nowhere near this host, or use mode routed.',
+  },
+  'vmnet.uplink-missing': {
+    meaning: 'The interface that a network leads to is not there.',
+    remedy:
+      'See ip link and garrison status for the uplinks; a VLAN (UPLINK.VLAN) must be declared there too. VMs that run keep running.',
+  },
+  'vmnet.xml-mismatch': {
+    meaning: 'A definition of a network would not say what it should, so it is not given to libvirt.',
+    remedy: 'Report it with the output of garrison plan --json; nothing was changed.',
+  },
+  'vmnet.xml-unreadable': {
+    meaning: 'The definition that libvirt has of a network cannot be read.',
+    remedy: 'Look at it with virsh net-dumpxml NAME and mend it there.',
+  },
   'volumes.array-not-blank': {
     meaning: 'The array holds something, so no volume group may be made on it.',
     remedy:

@@ -71,6 +71,7 @@ export type Action =
   | PoolAction
   | UndoAction
   | Ec2Action
+  | NetworkAction
   /**
    * Fetches a file whole: a path, an http(s) URL or `s3://BUCKET/KEY`. Goes on where an earlier try was cut off, and gives the file
    * its name only when its content is what the checksum (`sha256:…`, `sha512:…`) says. A file that is there already is verified.
@@ -188,6 +189,22 @@ export type Ec2Action = { readonly kind: 'ec2' } & (
       readonly interfaceId: string
       readonly tags: Readonly<Record<string, string>>
     }
+)
+
+/** What is asked of libvirt about one network. */
+export type NetworkAction = { readonly kind: 'network'; readonly name: string } & (
+  | {
+      readonly operation: 'define'
+      readonly xml: string
+      /** The digest (`xmlDigest`) of the definition that this one was made from, null for a new network; another one is refused. */
+      readonly replaces: string | null
+    }
+  | { readonly operation: 'start' }
+  /** Ends it; refused (`plan.changed`) while a VM that runs is attached to it. What is attached loses its network until it starts anew. */
+  | { readonly operation: 'stop' }
+  | { readonly operation: 'autostart'; readonly enabled: boolean }
+  /** Adds an address reservation (`<host>`) to the `<ip>` of that place, as it is now and as it is defined, or takes it away. */
+  | { readonly operation: 'reserve' | 'release'; readonly place: number; readonly xml: string }
 )
 
 /** Why a step cannot be performed, in the words of the problem table. */

@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { xmlDigest } from '../../provisioning/libvirt/xml.ts'
 import { HostError } from '../../provisioning/problem.ts'
-import type { DomainAction, PoolAction } from '../../provisioning/resource.ts'
+import type { DomainAction, NetworkAction, PoolAction } from '../../provisioning/resource.ts'
 import { isGone, powerOf } from './libvirt-read.ts'
 
 interface Flags {
@@ -21,6 +21,10 @@ interface OfDomain {
 
 interface OfPool {
   readonly pool: Named
+}
+
+interface OfNetwork {
+  readonly net: Named
 }
 
 /** The calls that are made here, under libvirt's names. */
@@ -48,6 +52,24 @@ export interface PerformCalls {
   storagePoolIsActive(args: OfPool): Promise<boolean>
   storagePoolGetAutostart(args: OfPool): Promise<boolean>
   storagePoolSetAutostart(args: OfPool & { readonly autostart: boolean }): Promise<unknown>
+  networkLookupByName(args: { readonly name: string }): Promise<Named>
+  networkGetXMLDesc(args: OfNetwork & Flags): Promise<string>
+  networkDefineXML(args: { readonly xml: string }): Promise<Named>
+  networkCreate(args: OfNetwork): Promise<unknown>
+  networkDestroy(args: OfNetwork): Promise<unknown>
+  networkIsActive(args: OfNetwork): Promise<boolean>
+  networkGetAutostart(args: OfNetwork): Promise<boolean>
+  networkSetAutostart(args: OfNetwork & { readonly autostart: boolean }): Promise<unknown>
+  networkListAllPorts(args: { readonly network: Named } & Flags): Promise<readonly unknown[]>
+  networkUpdate(
+    args: OfNetwork &
+      Flags & {
+        readonly command: number
+        readonly section: number
+        readonly parentIndex: number
+        readonly xml: string
+      },
+  ): Promise<unknown>
 }
 
 /** The way to libvirt, which may have to be found again after each silence. */
@@ -59,6 +81,12 @@ const defineValidate = 1
 const undefineKeepNvram = 8
 const undefineKeepTpm = 64
 const resizeInBytes = 1
+/** virNetworkXMLFlags, virNetworkUpdateCommand, virNetworkUpdateSection, virNetworkUpdateFlags. */
+const networkXmlInactive = 1
+const networkDelete = 2
+const networkAddLast = 3
+const dhcpHosts = 4
+const liveAndDefined = 3
 const pollMs = 250
 
 const isLibvirts = (error: unknown): error is HostError =>
@@ -216,5 +244,69 @@ export async function performPool(to: ToLibvirt, action: PoolAction): Promise<vo
         () => libvirt.storagePoolSetAutostart({ pool, autostart: action.enabled }),
         async () => (await (await to()).storagePoolGetAutostart({ pool })) === action.enabled,
       )
+  }
+}
+
+/** The network of that name, or null when libvirt has none. */
+async function findNetwork(libvirt: PerformCalls, name: string): Promise<Named | null> {
+  try {
+    return await libvirt.networkLookupByName({ name })
+  } catch (error) {
+    if (isGone(error)) return null
+    throw error
+  }
+}
+
+const networkChanged = (name: string, how: string): HostError =>
+  new HostError('plan.changed', `network ${name} ${how} since it was looked at`, {
+    details: { network: name },
+  })
+
+async function defineNetwork(
+  libvirt: PerformCalls,
+  net: Named | null,
+  { name, xml, replaces }: Extract<NetworkAction, { operation: 'define' }>,
+): Promise<void> {
+  const known = net && (await libvirt.networkGetXMLDesc({ net, flags: networkXmlInactive }))
+  if (known !== null && replaces === null) throw networkChanged(name, 'was defined')
+  if (known === null && replaces !== null) throw networkChanged(name, 'was undefined')
+  if (known !== null && xmlDigest(known) !== replaces) throw networkChanged(name, 'was defined anew')
+  await libvirt.networkDefineXML({ xml })
+}
+
+/** Performs what is asked of one network. Throws `libvirt.refused`, `libvirt.unreachable`, `plan.changed`. */
+export async function performNetwork(to: ToLibvirt, action: NetworkAction): Promise<void> {
+  const libvirt = await to()
+  const net = await findNetwork(libvirt, action.name)
+  if (action.operation === 'define') return defineNetwork(libvirt, net, action)
+  if (net === null) throw networkChanged(action.name, 'was undefined')
+  const isActive = async () => (await to()).networkIsActive({ net })
+  switch (action.operation) {
+    case 'start':
+      return reach(() => libvirt.networkCreate({ net }), isActive)
+    case 'stop': {
+      if (!(await isActive())) return
+      const attached = (await libvirt.networkListAllPorts({ network: net })).length
+      if (attached > 0) throw networkChanged(action.name, 'has got VMs that run on it')
+      return reach(
+        () => libvirt.networkDestroy({ net }),
+        async () => !(await isActive()),
+      )
+    }
+    case 'autostart':
+      return reach(
+        () => libvirt.networkSetAutostart({ net, autostart: action.enabled }),
+        async () => (await (await to()).networkGetAutostart({ net })) === action.enabled,
+      )
+    case 'reserve':
+    case 'release':
+      await libvirt.networkUpdate({
+        net,
+        command: action.operation === 'reserve' ? networkAddLast : networkDelete,
+        section: dhcpHosts,
+        parentIndex: action.place,
+        xml: action.xml,
+        flags: liveAndDefined,
+      })
   }
 }

@@ -34,7 +34,7 @@ export interface ReadCalls {
   ): Promise<{ readonly capacity: number | bigint; readonly available: number | bigint }>
   storagePoolGetXMLDesc(args: { readonly pool: Named }, within: Within): Promise<string>
   connectListAllNetworks(args: Flags, within: Within): Promise<readonly Named[]>
-  networkGetXMLDesc(args: { readonly net: Named }, within: Within): Promise<string>
+  networkGetXMLDesc(args: { readonly net: Named } & Flags, within: Within): Promise<string>
 }
 
 const within: Within = { deadlineMs: 10_000 }
@@ -49,6 +49,9 @@ const domainsAutostart = 1024
 /** The same two in virConnectListAllStoragePoolsFlags and virConnectListAllNetworksFlags. */
 const onlyActive = 2
 const onlyAutostart = 16
+const networksPersistent = 4
+/** virNetworkXMLFlags. */
+const networkXmlInactive = 1
 
 /** What libvirt's two numbers say in words. */
 export function powerOf(numbers: {
@@ -158,15 +161,22 @@ export async function readPools(libvirt: ReadCalls): Promise<readonly PoolFacts[
 
 /** Every network, in the order of their names. */
 export async function readNetworks(libvirt: ReadCalls): Promise<readonly NetworkFacts[]> {
-  const [all = [], active = [], autostarted = []] = await Promise.all(
-    [0, onlyActive, onlyAutostart].map((flags) => libvirt.connectListAllNetworks({ flags }, within)),
+  const [all = [], active = [], autostarted = [], persistent = []] = await Promise.all(
+    [0, onlyActive, onlyAutostart, networksPersistent].map((flags) =>
+      libvirt.connectListAllNetworks({ flags }, within),
+    ),
   )
-  const [isActive, isAutostarted] = [uuids(active), uuids(autostarted)]
+  const [isActive, isAutostarted, isPersistent] = [uuids(active), uuids(autostarted), uuids(persistent)]
   const one = async (net: Named): Promise<NetworkFacts> => {
     const { name, uuid } = net
-    const root = rootOf(name, await libvirt.networkGetXMLDesc({ net }, within))
-    const bridge = at(root, 'bridge')?.attributes.get('name') ?? null
-    return { name, active: isActive.has(uuid), autostart: isAutostarted.has(uuid), bridge }
+    const active = isActive.has(uuid)
+    const persistent = isPersistent.has(uuid)
+    const [xml, liveXml] = await Promise.all([
+      libvirt.networkGetXMLDesc({ net, flags: persistent ? networkXmlInactive : 0 }, within),
+      active ? libvirt.networkGetXMLDesc({ net, flags: 0 }, within) : null,
+    ])
+    const bridge = at(rootOf(name, liveXml ?? xml), 'bridge')?.attributes.get('name') ?? null
+    return { name, uuid, active, autostart: isAutostarted.has(uuid), persistent, bridge, xml, liveXml }
   }
   const found = await Promise.all(all.map((net) => present(one(net))))
   return found.flat().sort(byName)

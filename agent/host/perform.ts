@@ -12,7 +12,7 @@ import type { ToEc2 } from './ec2.ts'
 import { type Argv, type Execution, execute, lastLines } from './exec.ts'
 import { fetchFile } from './fetch.ts'
 import { errnoOf, makeFolder, moveFile, removeFile, replaceFile } from './files.ts'
-import { performDomain, performPool, type ToLibvirt } from './libvirt-perform.ts'
+import { performDomain, performNetwork, performPool, type ToLibvirt } from './libvirt-perform.ts'
 import type { Claims } from './linux-host.ts'
 import { performUndo, type UndoParts } from './undo.ts'
 import { undoFolder } from './undo-saved.ts'
@@ -61,6 +61,7 @@ export function summaryOf(action: Action): string {
       return 'reboot'
     case 'domain':
     case 'pool':
+    case 'network':
       return `${action.operation} ${action.kind} ${action.name}`
     case 'undo':
       return `${action.operation} undo`
@@ -225,6 +226,10 @@ export class LinuxPerformer implements Performer {
       return {}
     },
     fetch: (action, signal) => this.#fetch(action, signal),
+    network: async (action) => {
+      await performNetwork(this.#libvirt, action)
+      return {}
+    },
   }
 
   async perform(action: Action, signal?: AbortSignal): Promise<ActionOutcome> {

@@ -89,7 +89,6 @@ const forms: Readonly<Record<string, readonly Form[]>> = {
   ),
   // Without an address family and with --kill it ends connections.
   ss: [{ options: '--no-header --tcp --numeric --info --oneline --processes' }],
-  nft: [{ verb: '--json list table inet garrison' }],
   findmnt: [
     {
       options:
@@ -128,6 +127,7 @@ const forms: Readonly<Record<string, readonly Form[]>> = {
     ),
   ),
   nmcli: [{ verb: '--terse --escape yes --fields UUID,DEVICE,STATE,FILENAME connection show' }],
+  nft: [{ verb: '--json list table', operands: /^(inet|garrison\w*)$/ }],
   uname: [{ must: '--machine' }],
   chronyc: [{ verb: '-c -n tracking' }],
   timedatectl: [{ verb: 'show', options: '--property= --value' }],

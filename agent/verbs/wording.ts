@@ -123,14 +123,17 @@ export function actionText(action: Action): string {
     case 'reboot':
       return 'reboot'
     case 'domain':
-    case 'pool': {
-      const what = `${action.kind === 'domain' ? 'VM' : 'pool'} ${action.name}`
+    case 'pool':
+    case 'network': {
+      const what = `${action.kind === 'domain' ? 'VM' : action.kind} ${action.name}`
       if (action.operation === 'autostart')
         return `turn autostart of ${what} ${action.enabled ? 'on' : 'off'}`
       if (action.operation === 'define')
         return `define ${what} (XML, ${count(action.xml.split('\n').length, 'line')})`
       if (action.operation === 'grow-disk')
         return `grow disk ${action.target} of ${what} to ${action.sizeBytes} bytes`
+      if (action.operation === 'reserve' || action.operation === 'release')
+        return `${action.operation} an address in ${what}: ${action.xml}`
       return `${action.operation} ${what}`
     }
     case 'undo':

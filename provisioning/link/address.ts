@@ -86,3 +86,16 @@ export const contains = (network: Cidr, ip: Ip): boolean =>
 /** Whether two networks have an address in common. */
 export const overlaps = (one: Cidr, other: Cidr): boolean =>
   one.prefix <= other.prefix ? contains(one, other) : contains(other, one)
+
+/** Whether a network lies wholly in another. */
+export const containsAll = (outer: Cidr, inner: Cidr): boolean =>
+  outer.prefix <= inner.prefix && contains(outer, inner)
+
+/** The first and the last address of a network, as numbers. */
+export function endsOf(cidr: Cidr): { readonly first: bigint; readonly last: bigint } {
+  const first = networkOf(cidr).value
+  return { first, last: first + countOf(cidr) - 1n }
+}
+
+/** How many addresses a network has. */
+export const countOf = ({ family, prefix }: Cidr): bigint => 1n << BigInt(bits[family] - prefix)

@@ -73,7 +73,7 @@ export interface ObservedVms {
   readonly host: string
   readonly architecture: string
   readonly pools: readonly ObservedPool[]
-  readonly networks: readonly NetworkFacts[]
+  readonly networks: readonly Pick<NetworkFacts, 'name' | 'active' | 'autostart' | 'bridge'>[]
   readonly machines: readonly ObservedMachine[]
   readonly undeclared: readonly Undeclared[]
   /** Images that disks begin as, by their path, as far as they are there. */
@@ -337,7 +337,7 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Obs
     pools: await inTurns(Object.entries(vms.pools), ([name, pool]) =>
       observePool(reader, mounts, pools, desired, name, pool),
     ),
-    networks,
+    networks: networks.map(({ name, active, autostart, bridge }) => ({ name, active, autostart, bridge })),
     machines: await inTurns(Object.entries(vms.machines), (entry) =>
       observeMachine(reader, mounts, desired, vms, domains, entry),
     ),

@@ -1,23 +1,28 @@
 // The verbs of the root side over the VMs of one folder's libvirt, as a process of its own that may be killed at any moment.
 //
-//   node vms-agent.ts FOLDER VERB [ARGS]     ARGS as JSON; every line of the answer is {line, text, exit} on standard output;
-//                                        SIGTERM interrupts it and SIGHUP cancels it, as a job is
+//   node vms-agent.ts FOLDER VERB [ARGS [RESOURCES]]     ARGS as JSON; RESOURCES parted by commas, vms alone when absent
+//
+// Every line of the answer is {line, text, exit} on standard output; SIGTERM interrupts it and SIGHUP cancels it, as a job is.
 
 import { type AnswerModule, contextsOf, type StreamModule } from '../../agent/api/context.ts'
 import { type VerbName, verbTable } from '../../agent/api/verbs.ts'
 import { partsOf } from '../../agent/operate.ts'
 import { loadServed } from '../../agent/verbs/index.ts'
+import { resources } from '../../provisioning/index.ts'
 import { problemOf } from '../../provisioning/problem.ts'
-import { vms } from '../../provisioning/vms/index.ts'
 import { inContainer } from './container-host.ts'
 
-const [folder = '', verb = '', args = '{}'] = process.argv.slice(2)
+const [folder = '', verb = '', args = '{}', only = 'vms'] = process.argv.slice(2)
 const parts = partsOf(folder)
 const reader = inContainer(parts.reader)
 const stopping = new AbortController()
 process.on('SIGTERM', () => stopping.abort('interrupted'))
 process.on('SIGHUP', () => stopping.abort('cancelled'))
-const context = contextsOf({ ...parts, reader, resources: [vms] })('the test', stopping.signal)
+const context = contextsOf({
+  ...parts,
+  reader,
+  resources: resources.filter(({ id }) => only.split(',').includes(id)),
+})('the test', stopping.signal)
 const terminal = { colour: false, live: false, nowMs: Date.now() }
 const tell = (line: unknown, text: string | null, exit: number | null): void => {
   process.stdout.write(`${JSON.stringify({ line, text, exit })}\n`)

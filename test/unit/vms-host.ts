@@ -78,7 +78,12 @@ export const emptyWorld = (): VmWorld => ({
   ]),
   domains: new Map(),
   pools: new Map(),
-  networks: [{ name: 'default', active: true, autostart: true, bridge: 'virbr0' }],
+  networks: [
+    {
+      ...{ name: 'default', uuid: 'c0ffee00-0000-4000-8000-000000000001', bridge: 'virbr0' },
+      ...{ active: true, autostart: true, persistent: true, xml: '<network/>', liveXml: '<network/>' },
+    },
+  ],
   journal: [],
   starts: new Map(),
   mountinfo,

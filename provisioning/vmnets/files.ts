@@ -1,0 +1,88 @@
+// The files that bring rules and addresses of VM networks back at the next boot: their places and their text.
+
+import type { Family } from '../link/ip.ts'
+
+/** Where what is loaded lies. */
+export const ownFolder = '/var/lib/garrison/vmnets'
+
+/** The nft script. */
+export const rulesPath = `${ownFolder}/rules.nft`
+
+/** sysctl.d(5): read at boot, and again for an interface that is plugged in. */
+export const sysctlFile = '/etc/sysctl.d/60-garrison-vmnets.conf'
+
+/** Where units of an administrator lie. */
+export const unitFolder = '/etc/systemd/system'
+
+const suffix: Readonly<Record<Family, string>> = { inet: 'ipv4', inet6: 'ipv6' }
+
+/** What is told to `ip -batch` when the interface appears. */
+export const uplinkBatch = (device: string, family: Family): string =>
+  `${ownFolder}/${device}.${suffix[family]}`
+
+/** The unit that loads the rules. */
+export const rulesUnit = 'garrison-vmnets.service'
+
+/** The unit that answers for addresses on an interface. */
+export const uplinkUnit = (device: string): string => `garrison-vmnets-${device}.service`
+
+/** Every unit of ours. */
+export const bootUnits = (devices: readonly string[]): readonly string[] => [
+  rulesUnit,
+  ...devices.map(uplinkUnit),
+]
+
+/** The unit of an interface (systemd.unit(5), escaping of paths). */
+export const deviceUnit = (device: string): string =>
+  `sys-subsystem-net-devices-${device.replace(/[^A-Za-z0-9:_.]/g, (one) => `\\x${one.charCodeAt(0).toString(16).padStart(2, '0')}`)}.device`
+
+const heading = '# Written by Garrison from the desired document; changes here are undone.'
+
+/** The text of the unit that loads the rules before any VM starts. */
+export const rulesUnitText = (): string =>
+  [
+    heading,
+    '[Unit]',
+    'Description=Rules of the VM networks',
+    'Documentation=man:garrison(1)',
+    // Starting nftables.service empties every table.
+    'After=local-fs.target nftables.service',
+    'PartOf=nftables.service',
+    'Before=libvirtd.service virtnetworkd.service virtqemud.service',
+    `ConditionPathExists=${rulesPath}`,
+    '',
+    '[Service]',
+    'Type=oneshot',
+    'RemainAfterExit=yes',
+    `ExecStart=/usr/sbin/nft --file ${rulesPath}`,
+    '',
+    '[Install]',
+    'WantedBy=multi-user.target',
+    '',
+  ].join('\n')
+
+/** The text of the unit that runs each time that the interface appears. */
+export const uplinkUnitText = (device: string): string =>
+  [
+    heading,
+    '[Unit]',
+    `Description=Addresses of VMs on ${device}`,
+    'Documentation=man:garrison(1)',
+    `BindsTo=${deviceUnit(device)}`,
+    `After=local-fs.target ${deviceUnit(device)}`,
+    '',
+    '[Service]',
+    'Type=oneshot',
+    'RemainAfterExit=yes',
+    // What is there already is no failure.
+    `ExecStart=-/usr/sbin/ip -4 -force -batch ${uplinkBatch(device, 'inet')}`,
+    `ExecStart=-/usr/sbin/ip -6 -force -batch ${uplinkBatch(device, 'inet6')}`,
+    '',
+    '[Install]',
+    `WantedBy=${deviceUnit(device)}`,
+    '',
+  ].join('\n')
+
+/** The text of the sysctl drop-in. */
+export const sysctlText = (values: readonly (readonly [key: string, value: string])[]): string =>
+  [heading, ...values.map(([key, value]) => `${key} = ${value}`), ''].join('\n')

@@ -1,0 +1,35 @@
+// Where declared networks lead: the interfaces, and the kernel's switches that matter there.
+
+import type { DesiredNetwork, DesiredVmnets } from './schema.ts'
+
+/** The interface that carries a network's traffic to the wire; null for one that leads nowhere or has a bridge of the host's. */
+export const deviceOf = ({ uplink, vlan }: DesiredNetwork): string | null =>
+  uplink === undefined ? null : vlan === undefined ? uplink : `${uplink}.${vlan}`
+
+/** Every such interface, and the bridges of the host that networks stand on, sorted. */
+export const devicesOf = ({ networks }: DesiredVmnets): readonly string[] =>
+  [
+    ...new Set(
+      Object.values(networks).flatMap(
+        (net) => deviceOf(net) ?? (net.mode === 'bridge' ? (net.bridge ?? []) : []),
+      ),
+    ),
+  ].sort()
+
+const everywhere = ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'] as const
+
+/** The switches, as paths below /proc/sys, which sysctl.d(5) takes too. */
+export const sysctlKeys = (devices: readonly string[]): readonly string[] => [
+  ...everywhere,
+  ...devices.flatMap((device) => [
+    `net/ipv4/conf/${device}/proxy_arp`,
+    `net/ipv4/conf/${device}/rp_filter`,
+    `net/ipv4/neigh/${device}/proxy_delay`,
+    `net/ipv6/conf/${device}/accept_ra`,
+    `net/ipv6/conf/${device}/proxy_ndp`,
+    `net/ipv6/neigh/${device}/proxy_delay`,
+  ]),
+]
+
+/** The kernel's number of the main routing table. */
+export const mainTable = 254

@@ -1,0 +1,259 @@
+// An Outpost's wire in namespaces: a host with a libvirtd of its own, an LNI and an ENI; a switch that passes one MAC; a LAN.
+
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { ApplyLine } from '../../agent/verbs/apply.ts'
+import { type Libvirtd, startLibvirtd, virsh } from './libvirtd.ts'
+import type { Finished, Told } from './vms-world.ts'
+
+const agentPath = join(import.meta.dirname, 'vms-agent.ts')
+const wirePath = join(import.meta.dirname, 'guest-wire.py')
+
+/** The MAC that the switch lets pass. */
+export const lniMac = '02:00:00:00:00:11'
+
+/** What a command said, and whether it ended well. */
+export interface Ran {
+  readonly exit: number
+  readonly out: string
+}
+
+/** The namespaces and what can be done in them. */
+export interface Wire {
+  readonly libvirtd: Libvirtd
+  /** Runs a command in the namespaces of the host; throws when it fails. */
+  host(...argv: readonly string[]): string
+  /** Runs a command in `lan`, `gw`, `vpc`, `sw` or a VM's name. */
+  at(place: string, ...argv: readonly string[]): Ran
+  /** Writes the document. */
+  declare(document: object): void
+  virsh(...args: readonly string[]): string
+  all<Line>(verb: string, args?: object): Promise<readonly Told<Line>[]>
+  answer<Result>(verb: string, args?: object): Promise<Told<Result>>
+  apply(): Promise<Told<Finished>>
+  /** Makes a VM without a system whose NIC is on a network; a namespace of its name stands behind that NIC as `eth0`. */
+  boot(
+    name: string,
+    network: string,
+    nic?: { readonly mac?: string; readonly more?: string },
+  ): Promise<{ readonly mac: string; readonly tap: string }>
+  /** Gives the namespace of a VM its addresses and gateways as DHCP would, without it. */
+  configure(name: string, addresses: readonly string[], gateways: readonly string[]): void
+  /** Whether a ping from one place to an address is answered. */
+  reaches(place: string, address: string): boolean
+  /** A line that a TCP or UDP server in one place is sent from another. */
+  exchange(server: string, port: number, client: string, address: string, to?: number): Promise<string>
+  stop(): Promise<void>
+}
+
+const run = (...argv: readonly string[]): string => {
+  const [program = '', ...args] = argv
+  return execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+}
+
+const listener = `
+import socket, sys
+family = socket.AF_INET6 if ':' in sys.argv[2] else socket.AF_INET
+server = socket.create_server((sys.argv[2], int(sys.argv[1])), family=family)
+print('ready', flush=True)
+server.settimeout(20)
+peer, address = server.accept()
+print(address[0], peer.recv(100).decode(), flush=True)
+`
+
+const caller = `
+import socket, sys
+peer = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=4)
+peer.sendall(b'hello')
+`
+
+/** Makes the wire. Needs root and what startLibvirtd needs. */
+export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
+  const libvirtd = await startLibvirtd({ network: true })
+  const root = mkdtempSync(join(tmpdir(), 'garrison-vmnets-'))
+  for (const folder of ['run', 'etc/garrison', 'sysctl.d', 'system', 'lib'])
+    mkdirSync(join(root, folder), { recursive: true })
+  symlinkSync(join(libvirtd.folder, 'run'), join(root, 'run/libvirt'))
+  const spaces = new Set<string>()
+  const removeAll = (): void => {
+    for (const place of spaces) run('/usr/sbin/ip', 'netns', 'delete', space(place))
+    spaces.clear()
+    rmSync(root, { recursive: true, force: true })
+  }
+  // Namespaces outlive whoever made them.
+  process.once('exit', removeAll)
+  const space = (place: string): string => `${prefix}-${place}`
+  const add = (place: string): void => {
+    run('/usr/sbin/ip', 'netns', 'add', space(place))
+    spaces.add(place)
+    run('/usr/sbin/ip', '-n', space(place), 'link', 'set', 'lo', 'up')
+  }
+  const inHost = (): readonly string[] => ['/usr/bin/nsenter', '-t', String(libvirtd.pid), '-m', '-n', '--']
+  const host: Wire['host'] = (...argv) => run(...inHost(), ...argv)
+  const at: Wire['at'] = (place, ...argv) => {
+    try {
+      return { exit: 0, out: run('/usr/sbin/ip', 'netns', 'exec', space(place), ...argv) }
+    } catch (error) {
+      const { status, stdout, stderr } = error as { status: number; stdout: string; stderr: string }
+      return { exit: status, out: `${stdout}${stderr}` }
+    }
+  }
+  const must = (place: string, ...argv: readonly string[]): void => {
+    const { exit, out } = at(place, ...argv)
+    if (exit !== 0) throw new Error(`${place}: ${argv.join(' ')}: ${out}`)
+  }
+  const ip = (place: string, ...argv: readonly string[]): void => must(place, '/usr/sbin/ip', ...argv)
+
+  for (const place of ['sw', 'lan', 'gw', 'vpc']) add(place)
+  for (const [from, to] of [
+    [join(root, 'sysctl.d'), '/etc/sysctl.d'],
+    [join(root, 'system'), '/etc/systemd/system'],
+  ] as const)
+    host('/usr/bin/mount', '--bind', from, to)
+  // What is there of other software stays out of sight, and what is written out of the machine.
+  mkdirSync('/var/lib/garrison', { recursive: true })
+  host('/usr/bin/mount', '--bind', join(root, 'lib'), '/var/lib/garrison')
+  host('/usr/sbin/ip', 'link', 'set', 'lo', 'up')
+  ip('sw', 'link', 'add', 'br0', 'type', 'bridge')
+  ip('sw', 'link', 'set', 'br0', 'up')
+  const plug = (port: string, name: string, where: readonly string[]): void => {
+    ip('sw', 'link', 'add', port, 'type', 'veth', 'peer', 'name', name)
+    ip('sw', 'link', 'set', port, 'master', 'br0', 'up')
+    ip('sw', 'link', 'set', name, 'netns', ...where)
+  }
+  plug('p-lni', 'lni', [String(libvirtd.pid)])
+  plug('p-lan', 'eth0', [space('lan')])
+  plug('p-gw', 'eth0', [space('gw')])
+  ip('vpc', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eni')
+  ip('vpc', 'link', 'set', 'eni', 'netns', String(libvirtd.pid))
+  // Port security of the LNI: the frames of one MAC, and no general broadcast but ARP and DHCP.
+  const wireRules = [
+    `iifname "p-lni" ether saddr != ${lniMac} counter drop`,
+    'iifname "p-lni" ether daddr ff:ff:ff:ff:ff:ff ether type != arp udp dport != 67 counter drop',
+  ]
+  must('sw', '/usr/sbin/nft', 'add table bridge wire')
+  must('sw', '/usr/sbin/nft', 'add chain bridge wire pre { type filter hook prerouting priority -300; }')
+  for (const rule of wireRules) must('sw', '/usr/sbin/nft', `add rule bridge wire pre ${rule}`)
+  const addresses = (place: string | null, device: string, list: readonly string[]): void => {
+    for (const one of list) {
+      const words = ['address', 'add', one, 'dev', device, ...(one.includes(':') ? ['nodad'] : [])]
+      if (place === null) host('/usr/sbin/ip', ...words)
+      else ip(place, ...words)
+    }
+    const up = ['link', 'set', device, 'up']
+    if (place === null) host('/usr/sbin/ip', ...up)
+    else ip(place, ...up)
+  }
+  host('/usr/sbin/ip', 'link', 'set', 'lni', 'address', lniMac)
+  addresses(null, 'lni', ['192.0.2.20/24', '2001:db8:1::20/64'])
+  addresses(null, 'eni', ['10.20.0.5/24'])
+  addresses('lan', 'eth0', ['192.0.2.10/24', '2001:db8:1::10/64'])
+  addresses('gw', 'eth0', ['192.0.2.1/24', '2001:db8:1::1/64'])
+  addresses('vpc', 'eth0', ['10.20.0.1/24', '169.254.169.254/32'])
+  // What is beyond the router.
+  addresses('gw', 'lo', ['203.0.113.9/32', '2001:db8:9::9/128'])
+  must('gw', '/usr/sbin/sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1')
+  ip('lan', 'route', 'add', 'default', 'via', '192.0.2.1')
+  ip('lan', '-6', 'route', 'add', 'default', 'via', '2001:db8:1::1')
+  // The host itself sends over its ENI.
+  host('/usr/sbin/ip', 'route', 'add', 'default', 'via', '10.20.0.1')
+
+  const all: Wire['all'] = async <Line>(verb: string, args: object = {}) => {
+    const lines: Told<Line>[] = []
+    const [program = '', ...rest] = inHost()
+    const agent = spawn(
+      program,
+      [...rest, process.execPath, agentPath, root, verb, JSON.stringify(args), 'vmnets,vms'],
+      { stdio: ['ignore', 'pipe', 'inherit'] },
+    )
+    createInterface({ input: agent.stdout }).on('line', (line) => lines.push(JSON.parse(line)))
+    await once(agent, 'close')
+    return lines
+  }
+  const children = new Set<ReturnType<typeof spawn>>()
+
+  return {
+    libvirtd,
+    host,
+    at,
+    all,
+    declare: (document) =>
+      writeFileSync(join(root, 'etc/garrison/host.yaml'), JSON.stringify(document, null, 2)),
+    virsh: (...args) => virsh(libvirtd.socketPath, 'qemu:///system', ...args),
+    async answer<Result>(verb: string, args: object = {}) {
+      const [one] = await all<Result>(verb, args)
+      if (one === undefined) throw new Error(`${verb} said nothing`)
+      return one
+    },
+    async apply() {
+      const last = (await all<ApplyLine>('apply', { allow: 'safe' })).at(-1)
+      if (last?.line.event !== 'finished') throw new Error(`apply ended with ${JSON.stringify(last)}`)
+      return last as Told<Finished>
+    },
+    async boot(name, network, { mac, more = '' } = {}) {
+      if (!spaces.has(name)) add(name)
+      const path = join(root, `${name}.xml`)
+      writeFileSync(
+        path,
+        `<domain type='qemu'><name>${name}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>
+          <os><type arch='x86_64' machine='pc'>hvm</type></os>
+          <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
+            <interface type='network'>${mac === undefined ? '' : `<mac address='${mac}'/>`}
+              <source network='${network}'/><model type='e1000'/>${more}</interface>
+            <memballoon model='none'/></devices></domain>`,
+      )
+      if (!virsh(libvirtd.socketPath, 'qemu:///system', 'list', '--all', '--name').split('\n').includes(name))
+        virsh(libvirtd.socketPath, 'qemu:///system', 'define', path)
+      virsh(libvirtd.socketPath, 'qemu:///system', 'start', '--paused', name)
+      const [tap = '', , , , given = ''] = virsh(libvirtd.socketPath, 'qemu:///system', 'domiflist', name)
+        .trim()
+        .split(/\s+/)
+      const pid = readFileSync(join(libvirtd.folder, 'run/qemu', `${name}.pid`), 'utf8').trim()
+      const wire = spawn(
+        '/usr/sbin/ip',
+        ['netns', 'exec', space(name), '/usr/bin/python3', wirePath, pid, tap, 'eth0', given],
+        { stdio: ['ignore', 'pipe', 'inherit'] },
+      )
+      children.add(wire)
+      await Promise.race([
+        once(wire.stdout, 'data'),
+        once(wire, 'exit').then(() => {
+          throw new Error(`nothing carries the frames of ${name}`)
+        }),
+      ])
+      return { mac: given, tap }
+    },
+    configure(name, list, gateways) {
+      addresses(name, 'eth0', list)
+      for (const gateway of gateways)
+        ip(name, gateway.includes(':') ? '-6' : '-4', 'route', 'replace', 'default', 'via', gateway)
+    },
+    reaches: (place, address) =>
+      at(place, '/usr/bin/ping', '-c', '3', '-i', '0.3', '-W', '2', address).exit === 0,
+    async exchange(server, port, client, address, to = port) {
+      const any = address.includes(':') ? '::' : '0.0.0.0'
+      const listening = spawn(
+        '/usr/sbin/ip',
+        ['netns', 'exec', space(server), '/usr/bin/python3', '-c', listener, String(port), any],
+        { stdio: ['ignore', 'pipe', 'ignore'] },
+      )
+      const lines = createInterface({ input: listening.stdout })
+      await once(lines, 'line')
+      const heard = once(lines, 'line')
+      const { exit } = at(client, '/usr/bin/python3', '-c', caller, address, String(to))
+      if (exit !== 0) listening.kill()
+      const [said] = exit === 0 ? await heard : ['nothing']
+      return String(said)
+    },
+    async stop() {
+      for (const child of children) child.kill()
+      await libvirtd.stop()
+      process.off('exit', removeAll)
+      removeAll()
+    },
+  }
+}
