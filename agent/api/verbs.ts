@@ -73,7 +73,16 @@ export interface Verb {
 }
 
 /** Ids of the resources, for `--only` and completion; a test holds them against provisioning/index.ts. */
-export const resourceNames = ['software', 'root', 'firewall', 'array', 'volumes', 'uplinks', 'vmnets', 'vms'] as const
+export const resourceNames = [
+  'software',
+  'root',
+  'firewall',
+  'array',
+  'volumes',
+  'uplinks',
+  'vmnets',
+  'vms',
+] as const
 
 const only = {
   kind: 'choice',

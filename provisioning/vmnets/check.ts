@@ -5,9 +5,9 @@ import type { Finding } from '../resource.ts'
 import { differingParts, readNetwork } from './network.ts'
 import { sameTable } from './nft.ts'
 import type { ObservedVmnets } from './observe.ts'
-import { usersOf } from './plan.ts'
 import { definedModel, type Resolved, resolveNetworks } from './resolve.ts'
 import { chainsFor } from './rules.ts'
+import { otherBridges, standingNetworks, usersOf } from './stand.ts'
 
 type Found = (code: string, severity: Finding['severity'], text: string, remedy: string) => Finding
 
@@ -30,7 +30,7 @@ function waits(observed: ObservedVmnets, name: string): boolean {
 }
 
 function* networkFindings(observed: ObservedVmnets, one: Resolved): Generator<Finding> {
-  const { name, mode, device, uplink, parts } = one
+  const { name, mode, wire, device, uplink, parts } = one
   const found: Found = (code, severity, text, remedy) => ({ code, severity, subject: name, text, remedy })
   const facts = observed.networks.find((network) => network.name === name)
   const users = usersOf(observed, name)
@@ -62,8 +62,9 @@ function* networkFindings(observed: ObservedVmnets, one: Resolved): Generator<Fi
       `${device} has no carrier, so network ${name} ends there`,
       'Look at its cable and at the port of the switch. VMs keep running.',
     )
-  for (const { family } of parts)
+  for (const { family, router } of parts)
     if (
+      router === null &&
       device !== null &&
       uplink !== null &&
       !observed.routes.some(
@@ -77,7 +78,7 @@ function* networkFindings(observed: ObservedVmnets, one: Resolved): Generator<Fi
         'vmnets.no-router',
         'warning',
         `VMs of ${name} reach the LAN of ${device} and no further (${family === 'inet' ? 'IPv4' : 'IPv6'}): no router is known there`,
-        `Give its router in vmnets.lans.${device}, or let ${device} learn one by DHCP.`,
+        `Give its router in vmnets.lans.${wire}, or let ${device} learn one by DHCP.`,
       )
   if (mode === 'passthrough' && uplink !== null) {
     const nics = observed.attachments.filter(
@@ -114,7 +115,9 @@ export function check(observed: ObservedVmnets): readonly Finding[] {
       others.set(`${vm} on ${kind} ${to}`, vm)
   return [
     ...all.flatMap((one) => [...networkFindings(observed, one)]),
-    ...(isActive && !isLost && !sameTable(table, chainsFor(all))
+    ...(isActive &&
+    !isLost &&
+    !sameTable(table, chainsFor(standingNetworks(observed, all), otherBridges(observed)))
       ? [
           {
             code: 'vmnets.rules-changed',

@@ -26,11 +26,8 @@ export const rulesUnit = 'garrison-vmnets.service'
 /** The unit that answers for addresses on an interface. */
 export const uplinkUnit = (device: string): string => `garrison-vmnets-${device}.service`
 
-/** Every unit of ours. */
-export const bootUnits = (devices: readonly string[]): readonly string[] => [
-  rulesUnit,
-  ...devices.map(uplinkUnit),
-]
+/** The interface that a file of ours in `ownFolder` is about; null for another file. */
+export const deviceOfBatch = (name: string): string | null => /^(.+)\.ipv[46]$/.exec(name)?.[1] ?? null
 
 /** The unit of an interface (systemd.unit(5), escaping of paths). */
 export const deviceUnit = (device: string): string =>

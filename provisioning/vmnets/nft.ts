@@ -43,7 +43,7 @@ export const commentOf = ({ id, match, verdict }: Rule): string =>
 const ruleText = (rule: Rule): string =>
   `    ${[rule.match, 'counter', rule.verdict, `comment "${commentOf(rule)}"`].filter((part) => part !== '').join(' ')}`
 
-/** The whole table as a script that puts it in the place of the one that is there, at once and wholly or not at all. */
+/** The whole table as a script that puts it in the place of the one that is there, at once and wholly or not at all; without chains none. */
 export function nftScript(chains: readonly Chain[]): string {
   const body = chains.flatMap(({ name, hook, rules }) => [
     `  chain ${name} {`,
@@ -56,9 +56,7 @@ export function nftScript(chains: readonly Chain[]): string {
   return [
     `table inet ${tableName}`,
     `delete table inet ${tableName}`,
-    `table inet ${tableName} {`,
-    ...body,
-    '}',
+    ...(chains.length === 0 ? [] : [`table inet ${tableName} {`, ...body, '}']),
     '',
   ].join('\n')
 }

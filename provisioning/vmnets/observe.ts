@@ -18,12 +18,22 @@ import {
   type Route,
   type Rule,
 } from '../link/ip.ts'
+import { linkOfUplink } from '../link/named.ts'
 import { HostError } from '../problem.ts'
-import { bootUnits, ownFolder, rulesPath, sysctlFile, unitFolder, uplinkBatch } from './files.ts'
+import {
+  deviceOfBatch,
+  ownFolder,
+  rulesPath,
+  rulesUnit,
+  sysctlFile,
+  unitFolder,
+  uplinkBatch,
+  uplinkUnit,
+} from './files.ts'
 import { nftTable, type ObservedChain, parseTable } from './nft.ts'
 import { type ProbeRecord, parseProbe, probePath } from './probe.ts'
-import type { DesiredVmnets } from './schema.ts'
-import { deviceOf, devicesOf, sysctlKeys } from './uplink.ts'
+import type { DesiredNetwork, DesiredVmnets } from './schema.ts'
+import { sysctlKeys, wireOf, wiresOf } from './uplink.ts'
 
 /** Everything that plan and check know of the VMs' networks. */
 export interface ObservedVmnets {
@@ -31,7 +41,9 @@ export interface ObservedVmnets {
   readonly asked: DesiredVmnets | null
   readonly networks: readonly NetworkFacts[]
   readonly attachments: readonly Attachment[]
-  /** The interfaces that declared networks lead to, and the bridges of networks. */
+  /** The interfaces that are there of those that networks lead to, by what the document calls them. */
+  readonly devices: Readonly<{ [wire: string]: string }>
+  /** These interfaces, and the bridges of networks. */
   readonly links: readonly Link[]
   /** Default routes, and those over the uplinks. */
   readonly routes: readonly Route[]
@@ -44,13 +56,24 @@ export interface ObservedVmnets {
   /** Units of ours that the next boot starts. */
   readonly enabled: readonly string[]
   readonly hasFirewalld: boolean
+  /** Whether the host is an EC2 instance, of which no wire lets a MAC pass that EC2 has not given; null when nobody can tell or asked. */
+  readonly isInstance: boolean | null
   /** What probes have found, by interface. */
   readonly probes: Readonly<{ [device: string]: ProbeRecord }>
 }
 
 const nothing: ObservedVmnets = {
-  ...{ asked: null, networks: [], attachments: [], links: [], routes: [], rules: [], proxies: [] },
-  ...{ sysctls: {}, table: null, files: {}, enabled: [], hasFirewalld: false, probes: {} },
+  ...{
+    asked: null,
+    networks: [],
+    attachments: [],
+    devices: {},
+    links: [],
+    routes: [],
+    rules: [],
+    proxies: [],
+  },
+  ...{ sysctls: {}, table: null, files: {}, enabled: [], hasFirewalld: false, probes: {}, isInstance: null },
 }
 
 async function ask(reader: HostReader, argv: [string, ...string[]]): Promise<string> {
@@ -71,16 +94,32 @@ const isUnit = async (reader: HostReader, verb: string, unit: string, word: RegE
   return word.test(stdout.trim())
 }
 
+async function isInstance(reader: HostReader, { networks }: DesiredVmnets): Promise<boolean | null> {
+  if (!Object.values(networks).some(({ mode, uplink }) => mode === 'bridge' && uplink !== undefined))
+    return null
+  try {
+    return (await reader.instance()) !== null
+  } catch (error) {
+    // Not to know is no leave to send frames with other MACs.
+    if (!(error instanceof HostError)) throw error
+    return null
+  }
+}
+
 /** Observes the networks. Asks nothing when none are declared. Throws `libvirt.unreachable`, `host.denied`. */
 export async function observe(reader: HostReader, desired: Desired): Promise<ObservedVmnets> {
   const { vmnets } = desired
   if (vmnets === undefined) return nothing
   const [networks, domains] = await Promise.all([reader.networks(), reader.domains()])
-  const devices = devicesOf(vmnets)
+  const known = parseLinks(await ask(reader, ipAddresses()))
+  const found: { [wire: string]: string } = {}
+  for (const wire of wiresOf(vmnets)) {
+    const link = await linkOfUplink(reader, desired, wire, known)
+    if (link !== null) found[wire] = link.name
+  }
+  const devices = [...new Set(Object.values(found))].sort()
   const bridges = networks.flatMap(({ bridge }) => bridge ?? [])
-  const links = parseLinks(await ask(reader, ipAddresses())).filter(
-    ({ name }) => devices.includes(name) || bridges.includes(name),
-  )
+  const links = known.filter(({ name }) => devices.includes(name) || bridges.includes(name))
   const routes: Route[] = []
   const rules: Rule[] = []
   for (const family of bothFamilies) {
@@ -92,23 +131,20 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Obs
     )
     rules.push(...parseRules(family, await ask(reader, ipRules(family))))
   }
-  const proxies = parseNeighbours(await ask(reader, ipProxies())).filter(({ device }) =>
-    devices.includes(device),
-  )
+  const proxies = parseNeighbours(await ask(reader, ipProxies()))
   const sysctls: { [key: string]: string | null } = {}
   for (const key of sysctlKeys(devices))
     sysctls[key] = (await reader.readText(`/proc/sys/${key}`))?.trim() ?? null
   const files: { [path: string]: string | null } = {}
-  const units = bootUnits(devices)
+  const before = ((await reader.list(ownFolder)) ?? []).flatMap((name) => deviceOfBatch(name) ?? [])
+  const concerned = [...new Set([...devices, ...before])].sort()
+  const units = [rulesUnit, ...concerned.map(uplinkUnit)]
   for (const path of [
     ...[sysctlFile, rulesPath],
-    ...devices.flatMap((device) => bothFamilies.map((family) => uplinkBatch(device, family))),
+    ...concerned.flatMap((device) => bothFamilies.map((family) => uplinkBatch(device, family))),
     ...units.map((unit) => `${unitFolder}/${unit}`),
   ])
     files[path] = await reader.readText(path)
-  for (const name of (await reader.list(ownFolder)) ?? [])
-    if (/\.ipv[46]$/.test(name))
-      files[`${ownFolder}/${name}`] ??= await reader.readText(`${ownFolder}/${name}`)
   const enabled: string[] = []
   for (const unit of units) if (await isUnit(reader, 'is-enabled', unit, /^enabled$/)) enabled.push(unit)
   const probes: { [device: string]: ProbeRecord } = {}
@@ -120,12 +156,13 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Obs
     asked: vmnets,
     networks,
     attachments: domains.flatMap(attachmentsOf),
-    ...{ links, routes, rules, proxies, sysctls, files, enabled, probes },
+    ...{ devices: found, links, routes, rules, proxies, sysctls, files, enabled, probes },
     table: parseTable(await reader.query(nftTable())),
+    isInstance: await isInstance(reader, vmnets),
     hasFirewalld: await isUnit(reader, 'is-active', 'firewalld.service', /^active$/),
   }
 }
 
 /** The interface that a declared network leads to, as it is now; null when there is none. */
-export const uplinkOf = ({ links }: ObservedVmnets, net: Parameters<typeof deviceOf>[0]): Link | null =>
-  links.find(({ name }) => name === deviceOf(net)) ?? null
+export const uplinkOf = ({ devices, links }: ObservedVmnets, net: DesiredNetwork): Link | null =>
+  links.find(({ name }) => name === devices[wireOf(net) ?? '']) ?? null

@@ -17,7 +17,7 @@ import type { ProblemCode } from '../problem.ts'
 import { type NetworkModel, readNetwork } from './network.ts'
 import { type ObservedVmnets, uplinkOf } from './observe.ts'
 import type { DesiredNetwork, DesiredVmnets } from './schema.ts'
-import { deviceOf, mainTable } from './uplink.ts'
+import { mainTable, wireOf } from './uplink.ts'
 
 /** The modes that a network can have in the end. */
 export type Mode = Exclude<DesiredNetwork['mode'], 'auto'>
@@ -47,6 +47,9 @@ export interface Resolved {
   readonly mode: Mode
   /** Why this mode. */
   readonly why: string
+  /** What the document calls the interface that leads to the wire; null for a network that leads nowhere. */
+  readonly wire: string | null
+  /** That interface; its declared name while it is not there. */
   readonly device: string | null
   readonly uplink: Link | null
   /** The bridge that its VMs are attached to; null where they sit on the uplink. */
@@ -55,17 +58,18 @@ export interface Resolved {
   readonly objections: readonly Objection[]
 }
 
-const keys = { inet: 'ipv4', inet6: 'ipv6' } as const
+/** Where the document has what belongs to a family. */
+export const keys = { inet: 'ipv4', inet6: 'ipv6' } as const
 const families: readonly Family[] = ['inet', 'inet6']
 
 /** Prefixes of the wire that an interface is on: declared, else those of its own addresses. */
 export function lanPrefixes(
   { lans }: DesiredVmnets,
-  device: string | null,
+  wire: string | null,
   link: Link | null,
   family: Family,
 ): readonly Cidr[] {
-  const declared = lans[device ?? '']?.[keys[family]]?.subnet
+  const declared = lans[wire ?? '']?.[keys[family]]?.subnet
   if (declared !== undefined) return [parseCidr(declared)].flatMap((one) => one ?? [])
   return (link?.addresses ?? [])
     .filter((one) => one.family === family && one.scope === 'global')
@@ -78,10 +82,11 @@ const isDefault = ({ to }: Route): boolean => to === '0.0.0.0/0' || to === '::/0
 function routerOf(
   { routes }: ObservedVmnets,
   { lans }: DesiredVmnets,
-  device: string,
+  wire: string,
+  device: string | null,
   family: Family,
 ): string | null {
-  const declared = lans[device]?.[keys[family]]?.router
+  const declared = lans[wire]?.[keys[family]]?.router
   if (declared !== undefined) return declared
   const defaults = routes
     .filter(
@@ -103,8 +108,7 @@ function isSlice(asked: DesiredVmnets, net: DesiredNetwork, link: Link | null): 
   return families.some((family) => {
     const subnet = parseCidr(net[keys[family]]?.subnet ?? '')
     return (
-      subnet !== null &&
-      lanPrefixes(asked, deviceOf(net), link, family).some((lan) => containsAll(lan, subnet))
+      subnet !== null && lanPrefixes(asked, wireOf(net), link, family).some((lan) => containsAll(lan, subnet))
     )
   })
 }
@@ -117,11 +121,11 @@ function modeOf(
   if (net.mode !== 'auto') return [net.mode, 'declared']
   const link = uplinkOf(observed, net)
   const probe = provedSecondMac(observed, link)
-  if (probe?.secondMac === 'passes') return ['bridge', `a probe saw a second MAC pass on ${deviceOf(net)}`]
+  if (probe?.secondMac === 'passes') return ['bridge', `a probe saw a second MAC pass on ${wireOf(net)}`]
   const known =
     probe?.secondMac === 'dropped'
-      ? `a probe saw a second MAC dropped on ${deviceOf(net)}`
-      : `no probe has proved that a second MAC passes on ${deviceOf(net)}`
+      ? `a probe saw a second MAC dropped on ${wireOf(net)}`
+      : `no probe has proved that a second MAC passes on ${wireOf(net)}`
   return isSlice(asked, net, link)
     ? ['routed', `${known}, and its subnet is a slice of the LAN`]
     : ['nat', `${known}, and its subnet is no slice of the LAN`]
@@ -165,14 +169,14 @@ function partOf(
   const written = net[keys[family]]
   const subnet = parseCidr(written?.subnet ?? '')
   if (written === undefined || subnet === null) return null
-  const device = deviceOf(net)
+  const wire = wireOf(net)
   const first = { family, value: subnet.value + 1n }
   return {
     family,
     subnet,
     gateway: formatIp(parseIp(written.gateway ?? '') ?? first),
     proxy: mode === 'routed' && written.proxy,
-    router: device === null ? null : routerOf(observed, asked, device, family),
+    router: wire === null ? null : routerOf(observed, asked, wire, observed.devices[wire] ?? null, family),
   }
 }
 
@@ -183,21 +187,21 @@ function* sliceObjections(
   asked: DesiredVmnets,
   { family, subnet, proxy }: Part,
   mode: Mode,
-  device: string,
+  wire: string,
   uplink: Link,
 ): Generator<Objection> {
   const path = `${keys[family]}.subnet`
   const text = formatCidr(subnet)
-  const lans = lanPrefixes(asked, device, uplink, family)
+  const lans = lanPrefixes(asked, wire, uplink, family)
   const own = uplink.addresses.filter((one) => one.family === family)
   if (mode === 'routed' && proxy && lans.length > 0 && !lans.some((lan) => containsAll(lan, subnet)))
     yield {
       code: 'vmnet.slice-outside-lan',
       path,
-      message: `${text} is not a slice of the LAN of ${device}`,
+      message: `${text} is not a slice of the LAN of ${wire}`,
     }
   if (mode === 'nat' && lans.some((lan) => overlaps(lan, subnet)))
-    yield { code: 'vmnet.subnet-on-lan', path, message: `${text} overlaps the LAN of ${device}` }
+    yield { code: 'vmnet.subnet-on-lan', path, message: `${text} overlaps the LAN of ${wire}` }
   if (mode === 'routed' && proxy && countOf(subnet) > mostProxied)
     yield {
       code: 'vmnet.slice-too-large',
@@ -210,7 +214,7 @@ function* sliceObjections(
   })
   const router = observed.routes.find(
     (route) =>
-      route.device === device &&
+      route.device === uplink.name &&
       route.via !== null &&
       contains(subnet, parseIp(route.via) ?? { family, value: -1n }),
   )
@@ -221,8 +225,23 @@ function* sliceObjections(
       message:
         inside === undefined
           ? `${text} holds ${router?.via}, the router of the LAN`
-          : `${text} holds ${inside.address}, which this host has on ${device}`,
+          : `${text} holds ${inside.address}, which this host has on ${uplink.name}`,
     }
+}
+
+const xmlsOf = ({ networks }: ObservedVmnets, name: string): readonly string[] => {
+  const facts = networks.find((one) => one.name === name)
+  return facts === undefined ? [] : [...new Set([facts.xml, facts.liveXml ?? facts.xml])]
+}
+
+function unreadable(xml: string): string | null {
+  try {
+    parseXml(xml)
+    return null
+  } catch (error) {
+    if (error instanceof XmlError) return error.message
+    throw error
+  }
 }
 
 function* objectionsTo(
@@ -230,24 +249,38 @@ function* objectionsTo(
   asked: DesiredVmnets,
   one: Omit<Resolved, 'objections'>,
 ): Generator<Objection> {
-  const { net, mode, device, uplink, bridge, parts, name } = one
-  const stands = device ?? (mode === 'bridge' ? bridge : null)
-  if (stands !== null && !observed.links.some((link) => link.name === stands)) {
+  const { net, mode, wire, device, uplink, bridge, parts, name } = one
+  const stands = wire ?? (mode === 'bridge' ? bridge : null)
+  if (stands !== null && observed.devices[stands] === undefined) {
     yield {
       code: 'vmnet.uplink-missing',
-      path: net.vlan === undefined ? (device === null ? 'bridge' : 'uplink') : 'vlan',
+      path: net.vlan === undefined ? (wire === null ? 'bridge' : 'uplink') : 'vlan',
       message: `there is no interface ${stands}, which network ${name} leads to`,
     }
     return
   }
-  if (mode === 'bridge' && device !== null && provedSecondMac(observed, uplink)?.secondMac !== 'passes')
+  for (const xml of xmlsOf(observed, name)) {
+    const problem = unreadable(xml)
+    if (problem !== null)
+      yield {
+        code: 'vmnet.xml-unreadable',
+        path: 'mode',
+        message: `the definition of network ${name} cannot be read: ${problem}`,
+      }
+  }
+  const seen = provedSecondMac(observed, uplink)?.secondMac ?? 'unknown'
+  const isProved = seen === 'passes' || (seen === 'unknown' && observed.isInstance === false)
+  if (mode === 'bridge' && device !== null && !isProved)
     yield {
       code: 'vmnet.second-mac-unproved',
       path: 'mode',
-      message: `no probe has proved that ${device} lets frames with a second MAC pass`,
+      message:
+        seen === 'dropped'
+          ? `a probe saw that ${device} drops frames with a second MAC`
+          : `no probe has proved that ${device} lets frames with a second MAC pass`,
     }
-  if (device !== null && uplink !== null)
-    for (const part of parts) yield* sliceObjections(observed, asked, part, mode, device, uplink)
+  if (wire !== null && uplink !== null)
+    for (const part of parts) yield* sliceObjections(observed, asked, part, mode, wire, uplink)
 }
 
 /** Every declared network, resolved, in the order of the document. */
@@ -255,9 +288,11 @@ export const resolveNetworks = (observed: ObservedVmnets, asked: DesiredVmnets):
   Object.entries(asked.networks).map(([name, net]) => {
     const [mode, why] = modeOf(observed, asked, net)
     const sits = mode === 'bridge' || mode === 'passthrough'
+    const wire = wireOf(net)
     const one = {
       ...{ name, net, mode, why },
-      device: deviceOf(net),
+      wire,
+      device: wire === null ? null : (observed.devices[wire] ?? wire),
       uplink: uplinkOf(observed, net),
       bridge: sits ? (net.bridge ?? null) : (net.bridge ?? keptBridge(observed, name) ?? bridgeName(name)),
       parts: sits ? [] : families.flatMap((family) => partOf(observed, asked, net, mode, family) ?? []),

@@ -97,8 +97,11 @@ function* forwards({ name, net, device }: Resolved): Generator<Rule> {
   }
 }
 
-/** The chains for these networks; none when there is nothing to say. */
-export function chainsFor(all: readonly Resolved[]): readonly Chain[] {
+/**
+ * The chains for these networks; none when there is nothing to say. `others` are bridges of networks that are not declared: what
+ * comes to those from a wire is for libvirt's own rules to judge.
+ */
+export function chainsFor(all: readonly Resolved[], others: readonly string[] = []): readonly Chain[] {
   const bridged = all.filter(({ bridge, mode }) => bridge !== null && mode !== 'bridge')
   if (bridged.length === 0) return []
   const jump = (way: 'iifname' | 'oifname', to: string) =>
@@ -109,7 +112,7 @@ export function chainsFor(all: readonly Resolved[]): readonly Chain[] {
         verdict: `jump ${to}-${name}`,
       }),
     )
-  const bridges = quoted(bridged.flatMap(({ bridge }) => bridge ?? []))
+  const bridges = quoted([...new Set([...bridged.flatMap(({ bridge }) => bridge ?? []), ...others])])
   const wires = [
     ...new Set(bridged.flatMap(({ device, parts }) => (device === null || parts.length === 0 ? [] : device))),
   ]
@@ -128,11 +131,12 @@ export function chainsFor(all: readonly Resolved[]): readonly Chain[] {
       name: 'forward',
       hook: hook('forward'),
       rules: [
-        // Forwarding is on for the VMs' sake; the wire gets no way through this host to its other interfaces.
+        // Forwarding is on for the VMs' sake; the wire gets no way through this host to its other interfaces. What was led on by an
+        // address translation, as ports of containers are, somebody wanted.
         ...wires.map(
           (wire): Rule => ({
             id: `transit.${wire}`,
-            match: `iifname "${wire}" oifname != ${bridges} ct state new`,
+            match: `iifname "${wire}" oifname != ${bridges} ct state new ct status & dnat == 0`,
             verdict: 'drop',
           }),
         ),

@@ -138,7 +138,9 @@ const network = z.strictObject({
     .describe(
       'How VMs get to the wire. auto: bridge where a probe has proved that a second MAC passes, else routed when the subnet is a slice of the LAN, else nat.',
     ),
-  uplink: interfaceName.optional().describe('The interface that leads to the wire. Not in mode isolated.'),
+  uplink: interfaceName
+    .optional()
+    .describe('The uplink that leads to the wire, or the name of an interface. Not in mode isolated.'),
   vlan: z
     .int()
     .min(1)
@@ -303,7 +305,9 @@ export const vmnetsSchema = z
     lans: z
       .record(interfaceName, lan)
       .default({})
-      .describe('What is known of the LANs, by the interface that leads there. Default: what the host sees.'),
+      .describe(
+        'What is known of the LANs, by the uplink or interface that leads there. Default: what the host sees.',
+      ),
   })
   .superRefine(({ networks, lans }, context) => {
     const all = Object.entries(networks)

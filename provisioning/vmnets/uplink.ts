@@ -2,21 +2,25 @@
 
 import type { DesiredNetwork, DesiredVmnets } from './schema.ts'
 
-/** The interface that carries a network's traffic to the wire; null for one that leads nowhere or has a bridge of the host's. */
-export const deviceOf = ({ uplink, vlan }: DesiredNetwork): string | null =>
+/** What the document calls the interface that carries a network's traffic to the wire; null for one that leads nowhere or has a bridge of the host's. */
+export const wireOf = ({ uplink, vlan }: DesiredNetwork): string | null =>
   uplink === undefined ? null : vlan === undefined ? uplink : `${uplink}.${vlan}`
 
-/** Every such interface, and the bridges of the host that networks stand on, sorted. */
-export const devicesOf = ({ networks }: DesiredVmnets): readonly string[] =>
+/** Every such name, and the bridges of the host that networks stand on, sorted. */
+export const wiresOf = ({ networks }: DesiredVmnets): readonly string[] =>
   [
     ...new Set(
       Object.values(networks).flatMap(
-        (net) => deviceOf(net) ?? (net.mode === 'bridge' ? (net.bridge ?? []) : []),
+        (net) => wireOf(net) ?? (net.mode === 'bridge' ? (net.bridge ?? []) : []),
       ),
     ),
   ].sort()
 
-const everywhere = ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding'] as const
+const everywhere = [
+  'net/ipv4/ip_forward',
+  'net/ipv6/conf/all/forwarding',
+  'net/ipv6/conf/all/proxy_ndp',
+] as const
 
 /** The switches, as paths below /proc/sys, which sysctl.d(5) takes too. */
 export const sysctlKeys = (devices: readonly string[]): readonly string[] => [
@@ -26,7 +30,6 @@ export const sysctlKeys = (devices: readonly string[]): readonly string[] => [
     `net/ipv4/conf/${device}/rp_filter`,
     `net/ipv4/neigh/${device}/proxy_delay`,
     `net/ipv6/conf/${device}/accept_ra`,
-    `net/ipv6/conf/${device}/proxy_ndp`,
     `net/ipv6/neigh/${device}/proxy_delay`,
   ]),
 ]

@@ -1,29 +1,39 @@
 // What the host must have for the resolved networks: definitions, switches of the kernel, answers in the name of VMs, routes.
 
+import type { Desired } from '../desired.ts'
 import { contains, endsOf, formatCidr, formatIp, parseIp } from '../link/address.ts'
 import type { Family } from '../link/ip.ts'
 import type { HostModel, IpModel, NetworkModel } from './network.ts'
 import type { ObservedVmnets } from './observe.ts'
 import type { Part, Resolved } from './resolve.ts'
 
-const forwardOf = ({ mode }: Resolved): string =>
+/** libvirt's word for a mode. */
+export const forwardOf = ({ mode }: Resolved): string =>
   // With `open` libvirt adds no rule of its own, which would refuse what ours let pass.
   ({ routed: 'open', nat: 'open', isolated: 'none', bridge: 'bridge', passthrough: 'passthrough' })[mode]
 
-/** The MAC of a VM's NIC on a network: declared, else what libvirt knows; null while it knows none. */
-function macOf(observed: ObservedVmnets, { name, net }: Resolved, vm: string): string | null {
-  const declared = net.reservations[vm]?.mac
-  const nic = observed.attachments.find((one) => one.vm === vm && one.kind === 'network' && one.to === name)
-  return declared ?? nic?.mac ?? null
+/** The MAC of a VM's NIC on a network: declared, else what libvirt knows; null while nobody can tell. */
+function macOf({ attachments }: ObservedVmnets, { vms }: Desired, { name, net }: Resolved, vm: string) {
+  const written = Object.values(vms?.machines[vm]?.nics ?? {}).find(
+    ({ network, bridge, macvtap }) =>
+      (network ?? (bridge === undefined && macvtap === undefined ? 'default' : null)) === name,
+  )
+  const nic = attachments.find((one) => one.vm === vm && one.kind === 'network' && one.to === name)
+  return net.reservations[vm]?.mac ?? written?.mac ?? nic?.mac ?? null
 }
 
-function hostsOf(observed: ObservedVmnets, one: Resolved, family: Family): readonly HostModel[] {
+function hostsOf(
+  observed: ObservedVmnets,
+  desired: Desired,
+  one: Resolved,
+  family: Family,
+): readonly HostModel[] {
   return Object.entries(one.net.reservations).flatMap(([vm, { ipv4, ipv6 }]): readonly HostModel[] => {
     const address = parseIp((family === 'inet' ? ipv4 : ipv6) ?? '')
     if (address === null) return []
     const text = formatIp(address)
     if (family === 'inet6') return [{ mac: null, name: vm, address: text }]
-    const mac = macOf(observed, one, vm)
+    const mac = macOf(observed, desired, one, vm)
     return mac === null ? [] : [{ mac, name: vm, address: text }]
   })
 }
@@ -51,11 +61,17 @@ function usualRange({
   return { from: text(from), to: text(end) }
 }
 
-function ipOf(observed: ObservedVmnets, one: Resolved, part: Part, known: NetworkModel | null): IpModel {
+function ipOf(
+  observed: ObservedVmnets,
+  desired: Desired,
+  one: Resolved,
+  part: Part,
+  known: NetworkModel | null,
+): IpModel {
   const { family, gateway, subnet } = part
   const written = family === 'inet' ? one.net.ipv4?.dhcp : one.net.ipv6?.dhcp
   const range = written === undefined ? usualRange(part) : written === false ? null : written
-  const hosts = hostsOf(observed, one, family)
+  const hosts = hostsOf(observed, desired, one, family)
   const there = known?.ips.find((ip) => ip.family === family)?.hosts ?? []
   const text = (address: string): string => {
     const number = parseIp(address)
@@ -87,6 +103,7 @@ const firewalldZone = 'libvirt-routed'
 /** The definition that a network is to have. Reservations that somebody else made stay, where they contradict none of ours. */
 export function wantedModel(
   observed: ObservedVmnets,
+  desired: Desired,
   one: Resolved,
   known: NetworkModel | null,
 ): NetworkModel {
@@ -104,20 +121,24 @@ export function wantedModel(
       const one = parseIp(text)
       return one === null ? text : formatIp(one)
     }),
-    ips: parts.map((part) => ipOf(observed, one, part, known)),
+    ips: parts.map((part) => ipOf(observed, desired, one, part, known)),
   }
 }
 
 const leads = ({ device, parts }: Resolved): boolean => device !== null && parts.length > 0
 
 /** The kernel's switches, as paths below /proc/sys with their values. */
-export function wantedSysctls(all: readonly Resolved[]): readonly (readonly [key: string, value: string])[] {
-  const forwarded = all.filter(({ device, parts }) => device !== null && parts.length > 0)
-  const has = (family: Family) => forwarded.some(({ parts }) => parts.some((part) => part.family === family))
+export function wantedSysctls(
+  { sysctls }: ObservedVmnets,
+  all: readonly Resolved[],
+): readonly (readonly [key: string, value: string])[] {
+  const forwarded = all.filter(leads)
+  const partsOf = (family: Family, on: readonly Resolved[]): readonly Part[] =>
+    on.flatMap(({ parts }) => parts).filter((part) => part.family === family)
   const perDevice = [...new Set(forwarded.map(({ device }) => device ?? ''))].flatMap((device) => {
-    const parts = forwarded.filter((one) => one.device === device).flatMap((one) => one.parts)
-    const v4 = parts.filter(({ family }) => family === 'inet')
-    const v6 = parts.filter(({ family }) => family === 'inet6')
+    const on = forwarded.filter((one) => one.device === device)
+    const [v4, v6] = [partsOf('inet', on), partsOf('inet6', on)]
+    const advertised = `net/ipv6/conf/${device}/accept_ra`
     return [
       // Single entries are answered for instead.
       ...(v4.some(({ proxy }) => proxy)
@@ -131,19 +152,17 @@ export function wantedSysctls(all: readonly Resolved[]): readonly (readonly [key
       ...(v4.some(({ router }) => router !== null)
         ? [[`net/ipv4/conf/${device}/rp_filter`, '2'] as const]
         : []),
-      // Else a host that forwards takes no route from router advertisements any more.
-      ...(v6.length > 0 ? [[`net/ipv6/conf/${device}/accept_ra`, '2'] as const] : []),
-      ...(v6.some(({ proxy }) => proxy)
-        ? [
-            [`net/ipv6/conf/${device}/proxy_ndp`, '1'] as const,
-            [`net/ipv6/neigh/${device}/proxy_delay`, '0'] as const,
-          ]
-        : []),
+      // With 1 a host that forwards takes no route from router advertisements any more; with 0 somebody else reads them.
+      ...(v6.length > 0 && sysctls[advertised] !== '0' ? [[advertised, '2'] as const] : []),
+      ...(v6.some(({ proxy }) => proxy) ? [[`net/ipv6/neigh/${device}/proxy_delay`, '0'] as const] : []),
     ]
   })
+  const v6 = partsOf('inet6', forwarded)
   return [
-    ...(has('inet') ? [['net/ipv4/ip_forward', '1'] as const] : []),
-    ...(has('inet6') ? [['net/ipv6/conf/all/forwarding', '1'] as const] : []),
+    ...(partsOf('inet', forwarded).length > 0 ? [['net/ipv4/ip_forward', '1'] as const] : []),
+    ...(v6.length > 0 ? [['net/ipv6/conf/all/forwarding', '1'] as const] : []),
+    // That of one interface is set anew by what configures it. Only single entries are answered for.
+    ...(v6.some(({ proxy }) => proxy) ? [['net/ipv6/conf/all/proxy_ndp', '1'] as const] : []),
     ...perDevice,
   ]
 }
@@ -168,18 +187,16 @@ export const firstTable = 5210
 /** First: what the main table knows better than by its default route. */
 export const priorities = { known: 5210, led: 5211 } as const
 
-/** What each interface must have, by their names. */
+/** What each interface must have that must have anything, by their names. */
 export function wantedOnWire(all: readonly Resolved[]): readonly OnWire[] {
   const devices = [...new Set(all.flatMap((one) => (leads(one) ? (one.device ?? []) : [])))].sort()
-  return devices.map((device, index) => {
+  return devices.flatMap((device, index) => {
     const parts = all.filter((one) => one.device === device).flatMap((one) => one.parts)
-    return {
-      device,
-      proxies: parts.filter(({ proxy }) => proxy).flatMap(proxiedBy),
-      policies: parts.flatMap(({ family, subnet, router }) =>
-        router === null ? [] : [{ family, from: formatCidr(subnet), table: firstTable + index, via: router }],
-      ),
-    }
+    const proxies = parts.filter(({ proxy }) => proxy).flatMap(proxiedBy)
+    const policies = parts.flatMap(({ family, subnet, router }) =>
+      router === null ? [] : [{ family, from: formatCidr(subnet), table: firstTable + index, via: router }],
+    )
+    return proxies.length + policies.length === 0 ? [] : { device, proxies, policies }
   })
 }
 
@@ -207,8 +224,8 @@ export const proxyLine = (verb: 'replace' | 'delete', address: string, device: s
 
 /** The lines of one policy. */
 export const policyLines = ({ from, table, via }: Policy, device: string): readonly string[] => [
-  // The address of the interface may come later.
-  `route replace default via ${via} dev ${device} table ${table} onlink`,
-  `rule add priority ${priorities.known} from ${from} lookup main suppress_prefixlength 0`,
-  `rule add priority ${priorities.led} from ${from} lookup ${table}`,
+  // The address of the interface may come later. What networkd has not made it takes away, but for what it holds to be the kernel's.
+  `route replace default via ${via} dev ${device} table ${table} onlink protocol kernel`,
+  `rule add priority ${priorities.known} from ${from} lookup main suppress_prefixlength 0 protocol kernel`,
+  `rule add priority ${priorities.led} from ${from} lookup ${table} protocol kernel`,
 ]

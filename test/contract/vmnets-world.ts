@@ -4,7 +4,7 @@ import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { ApplyLine } from '../../agent/verbs/apply.ts'
 import { type Libvirtd, startLibvirtd, virsh } from './libvirtd.ts'
@@ -29,6 +29,8 @@ export interface Wire {
   host(...argv: readonly string[]): string
   /** Runs a command in `lan`, `gw`, `vpc`, `sw` or a VM's name. */
   at(place: string, ...argv: readonly string[]): Ran
+  /** Writes a record below /var/lib/garrison. */
+  remember(path: string, record: object): void
   /** Writes the document. */
   declare(document: object): void
   virsh(...args: readonly string[]): string
@@ -181,6 +183,10 @@ export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
     host,
     at,
     all,
+    remember(path, record) {
+      mkdirSync(dirname(join(root, 'lib', path)), { recursive: true })
+      writeFileSync(join(root, 'lib', path), JSON.stringify(record))
+    },
     declare: (document) =>
       writeFileSync(join(root, 'etc/garrison/host.yaml'), JSON.stringify(document, null, 2)),
     virsh: (...args) => virsh(libvirtd.socketPath, 'qemu:///system', ...args),

@@ -86,6 +86,7 @@ t.test('a VM with a MAC of its own on the wire is dropped there', async (t) => {
   host('/usr/sbin/ip', 'address', 'add', '192.0.2.50/32', 'dev', 'own')
   host('/usr/sbin/ip', 'link', 'set', 'own', 'up')
   t.throws(() => host('/usr/bin/ping', '-c', '2', '-W', '1', '-I', 'own', '192.0.2.10'))
+  wire.remember('network-probe/lni.json', { atMs: Date.now(), mac: lniMac, secondMac: 'dropped' })
   declare({ ...everything, wide: { mode: 'bridge', uplink: 'lni' } })
   const { line } = await wire.answer<Plan>('plan')
   t.match(
@@ -141,6 +142,7 @@ t.test('a VM opens no connection to the host', async (t) => {
 })
 
 t.test('what others change is told and put back', async (t) => {
+  t.match((await wire.apply()).line, { outcome: 'settled' })
   host('/usr/sbin/nft', 'flush', 'chain', 'inet', 'garrison_vms', 'in-hidden')
   host('/usr/sbin/ip', 'neigh', 'delete', 'proxy', '192.0.2.70', 'dev', 'lni')
   host('/usr/sbin/ip', 'rule', 'delete', 'priority', '5211', 'from', '192.0.2.64/27')

@@ -1,0 +1,202 @@
+// The networks of VMs over a host in memory: every mode from nothing, every change of mode, and what stays while VMs run.
+
+import t from 'tap'
+import type { Desired } from '../../provisioning/desired.ts'
+import { parseDocument } from '../../provisioning/document.ts'
+import { type Step, stepKey } from '../../provisioning/resource.ts'
+import { vmnets } from '../../provisioning/vmnets/index.ts'
+import {
+  domainOn,
+  lniMac,
+  type NetworkHost,
+  networkFacts,
+  networkReader,
+  performedOn,
+} from './vmnets-host.ts'
+
+const documentOf = (networks: object, more: object = {}): Desired =>
+  parseDocument([{ path: 'host.yaml', text: JSON.stringify({ version: 1, vmnets: { networks, ...more } }) }])
+
+async function look(host: NetworkHost, desired: Desired) {
+  const observed = await vmnets.observe(networkReader(host), desired)
+  return {
+    steps: vmnets.plan(observed, desired),
+    findings: vmnets.check(observed).map(({ code, severity }) => `${severity} ${code}`),
+    summary: vmnets.describe(observed, desired),
+  }
+}
+
+/** Performs the first step that is not blocked until there is none, as the engine does. */
+async function converge(
+  host: NetworkHost,
+  desired: Desired,
+): Promise<readonly [NetworkHost, readonly Step[]]> {
+  let now = host
+  for (let round = 0; round < 30; round += 1) {
+    const { steps } = await look(now, desired)
+    const next = steps.find(
+      ({ blocked, after = [] }) => !blocked && !after.some((key) => steps.map(stepKey).includes(key)),
+    )
+    if (next === undefined) return [now, steps]
+    now = next.actions.reduce(performedOn, now)
+  }
+  throw new Error('it does not come to an end')
+}
+
+const routed = {
+  uplink: 'lni',
+  ...{ ipv4: { subnet: '192.0.2.64/27' }, ipv6: { subnet: '2001:db8:1::100/120' } },
+}
+const modes: Readonly<Record<string, object>> = {
+  routed: { mode: 'routed', ...routed },
+  'routed elsewhere': { mode: 'routed', uplink: 'lni', ipv4: { subnet: '192.0.2.32/28' } },
+  'routed by the router': { mode: 'routed', uplink: 'lni', ipv4: { subnet: '10.5.0.0/16', proxy: false } },
+  nat: {
+    ...{ mode: 'nat', uplink: 'lni', ipv4: { subnet: '10.77.0.0/24' }, ipv6: { subnet: 'fd77::/64' } },
+    forwards: [{ port: 8080, to: '10.77.0.9', toPort: 80, from: ['198.51.100.0/24'] }],
+  },
+  'nat over the ENI': { mode: 'nat', uplink: 'eni', ipv4: { subnet: '10.78.0.0/24' } },
+  isolated: { mode: 'isolated', ipv4: { subnet: '10.88.0.0/24' } },
+  'isolated without addresses': { mode: 'isolated', isolate: true },
+  passthrough: { mode: 'passthrough', uplink: 'lni' },
+}
+const lans = { lni: { ipv4: { subnet: '192.0.2.0/24', router: '192.0.2.1' } } }
+
+t.test('every mode from nothing, and then nothing more', async (t) => {
+  for (const [name, net] of Object.entries(modes)) {
+    const desired = documentOf({ default: net }, { lans })
+    const [host, left] = await converge({}, desired)
+    t.strictSame(left, [], name)
+    const { findings } = await look(host, desired)
+    t.strictSame(
+      findings.filter((one) => !one.endsWith('no-router')),
+      [],
+      name,
+    )
+  }
+})
+
+/** What is on the host beside switches of the kernel, which others may need by now, and unreached routes. */
+const remains = ({
+  files = {},
+  rules = [],
+  proxies = [],
+  table = null,
+  enabled = [],
+}: NetworkHost): object => ({
+  ...{ rules, proxies: [...proxies].sort(), table, enabled: [...enabled].sort() },
+  files: Object.fromEntries(Object.entries(files).filter(([, text]) => text !== '')),
+})
+
+t.test('from each mode to each other nothing is left behind', async (t) => {
+  for (const [from, before] of Object.entries(modes)) {
+    const [stood] = await converge({}, documentOf({ default: before }, { lans }))
+    for (const [to, after] of Object.entries(modes)) {
+      const desired = documentOf({ default: after }, { lans })
+      const [host, left] = await converge(stood, desired)
+      t.strictSame(left, [], `${from} to ${to}`)
+      const [fresh] = await converge({}, desired)
+      t.strictSame(remains(host), remains(fresh), `${from} to ${to}`)
+    }
+  }
+})
+
+t.test('a switch of the kernel that systemd-networkd has is left to it', async (t) => {
+  const desired = documentOf({ default: modes.routed ?? {} }, { lans })
+  const key = 'net/ipv6/conf/lni/accept_ra'
+  for (const [before, after] of [
+    ['0', undefined],
+    ['1', '2'],
+    ['2', '2'],
+  ] as const) {
+    const [host] = await converge({ sysctls: { [key]: before } }, desired)
+    const text = host.files?.['/etc/sysctl.d/60-garrison-vmnets.conf'] ?? ''
+    t.equal(/accept_ra = (\d)/.exec(text)?.[1], after)
+  }
+})
+
+t.test('the network that libvirt came with becomes the declared one', async (t) => {
+  const own = `<network><name>default</name><forward mode='nat'/><bridge name='virbr0' stp='on' delay='0'/>
+    <ip address='192.168.122.1' netmask='255.255.255.0'><dhcp><range start='192.168.122.2' end='192.168.122.254'/></dhcp></ip></network>`
+  const desired = documentOf({ default: modes.routed ?? {} }, { lans })
+  const idle: NetworkHost = { networks: [networkFacts('default', own)] }
+  const [host, left] = await converge(idle, desired)
+  t.strictSame(left, [])
+  t.match(host.networks?.[0]?.liveXml, /name="virbr0"[\s\S]*mode="open"[\s\S]*address="192.0.2.65"/)
+
+  const busy: NetworkHost = {
+    ...idle,
+    domains: [
+      domainOn('old', "<interface type='network'><source network='default' bridge='virbr0'/></interface>"),
+    ],
+  }
+  const [waiting] = await converge(busy, desired)
+  t.equal(waiting.networks?.[0]?.liveXml, own, 'not under a VM that runs')
+  t.match(waiting.networks?.[0]?.xml, /mode="open"/)
+  t.notMatch(waiting.table ?? '', /spoofed/, 'and no rule for what libvirt leads')
+  t.match((await look(waiting, desired)).findings, ['notice vmnets.restart-pending'])
+})
+
+t.test('a VM that runs keeps the rules that it runs by', async (t) => {
+  const domains = [domainOn('a', "<interface type='network'><source network='default'/></interface>")]
+  const [stood] = await converge({}, documentOf({ default: modes.nat ?? {} }, { lans }))
+  const [host] = await converge({ ...stood, domains }, documentOf({ default: modes.routed ?? {} }, { lans }))
+  t.match(host.files?.['/var/lib/garrison/vmnets/rules.nft'], /ip saddr != 10\.77\.0\.0\/24/)
+  t.match(host.files?.['/var/lib/garrison/vmnets/rules.nft'], /masquerade/)
+  t.strictSame(host.proxies ?? [], [])
+  const [after] = await converge(
+    { ...host, domains: [] },
+    documentOf({ default: modes.routed ?? {} }, { lans }),
+  )
+  t.match(after.files?.['/var/lib/garrison/vmnets/rules.nft'], /ip saddr != 192\.0\.2\.64\/27/)
+  t.equal(after.proxies?.length, 29 + 254)
+})
+
+t.test('an uplink is found by its MAC, whatever it is called', async (t) => {
+  const desired = parseDocument([
+    {
+      path: 'host.yaml',
+      text: JSON.stringify({
+        version: 1,
+        uplinks: { lan: { match: { mac: lniMac } } },
+        vmnets: { networks: { default: { ...routed, uplink: 'lan' } }, lans: { lan: lans.lni } },
+      }),
+    },
+  ])
+  const [host] = await converge({}, desired)
+  t.match(host.files?.['/var/lib/garrison/vmnets/lni.ipv4'], /proxy 192\.0\.2\.70 dev lni/)
+  const [renamed, left] = await converge({ ...host, lni: 'ens6', proxies: [] }, desired)
+  t.strictSame(left, [])
+  t.match(renamed.files?.['/var/lib/garrison/vmnets/ens6.ipv4'], /proxy 192\.0\.2\.70 dev ens6/)
+  t.notOk(renamed.files?.['/var/lib/garrison/vmnets/lni.ipv4'])
+  const { steps, findings } = await look({ ...host, lni: null, proxies: [] }, desired)
+  t.match(
+    steps.map(({ blocked }) => blocked?.code),
+    ['vmnet.uplink-missing'],
+  )
+  t.match(findings, ['high vmnets.uplink-missing'])
+})
+
+const probe = (secondMac: string, mac = lniMac) => ({
+  '/var/lib/garrison/network-probe/lni.json': JSON.stringify({ atMs: 1, mac, secondMac }),
+})
+
+t.test('auto goes by the probe of this very interface', async (t) => {
+  const auto = documentOf({ default: routed }, { lans })
+  const natted = documentOf({ default: { uplink: 'lni', ipv4: { subnet: '10.1.0.0/24' } } }, { lans })
+  const summaryOf = async (files: Record<string, string>, desired = auto) =>
+    (await look({ files }, desired)).steps.find(({ id }) => id === 'vmnets.define')?.summary
+  t.match(await summaryOf({}), /^routed on lni: no probe has proved .* slice of the LAN$/)
+  t.match(await summaryOf({}, natted), /^nat on lni: .* no slice of the LAN$/)
+  t.match(await summaryOf(probe('dropped')), /^routed on lni: a probe saw a second MAC dropped/)
+  t.match(await summaryOf(probe('passes')), /^bridge on lni: a probe saw a second MAC pass/)
+  t.match(
+    await summaryOf(probe('passes', '02:00:00:00:00:99')),
+    /^routed/,
+    'not by that of another interface',
+  )
+  t.match(
+    await summaryOf({ '/var/lib/garrison/network-probe/lni.json': '{"secondMac":"passes"}' }),
+    /^routed/,
+  )
+})
