@@ -122,7 +122,7 @@ export const PROBLEMS = {
     remedy: 'See what there is with garrison vm backups.',
   },
   'backup.not-trusted': {
-    meaning: 'Others than root can change what is in the folder, and backups are restored as they are found.',
+    meaning: 'Others than root can change what is in the folder, and what it holds is taken as it is found.',
     remedy: 'Give the folder to root, and take the right to write away from everybody else.',
   },
   'backup.other-vm': {
@@ -356,6 +356,19 @@ export const PROBLEMS = {
     remedy:
       'See whether the Region can be reached over the ENI (ip route get, the service link of the Outpost, VPC endpoints, name service). Nothing is lost meanwhile.',
     retry: true,
+  },
+  'export.damaged': {
+    meaning: 'A file of an exported VM is not what was written, or says what no export says.',
+    remedy:
+      'Do not use it. Copy the folder again from where it was made, or export the VM again: garrison vm export VM DIR.',
+  },
+  'export.in-the-way': {
+    meaning: 'The folder that an export was to be written into holds something else.',
+    remedy: 'Name a folder that is not there yet, or is empty; or end the export that was begun in it.',
+  },
+  'export.other-architecture': {
+    meaning: 'The VM has processors of another architecture than this host.',
+    remedy: 'Import it on a host of the architecture that the message names.',
   },
   'file.exists': {
     meaning: 'A file or folder is in the place where another was to be put; nothing was replaced.',
@@ -896,6 +909,11 @@ export const PROBLEMS = {
     meaning: 'The VM was halted by an error of its disk or because its volume is full.',
     remedy: 'Free room or mend the storage (garrison check); then let it go on with garrison vm resume.',
   },
+  'vm.mac-taken': {
+    meaning: 'A VM of this host has a MAC that another one was to have.',
+    remedy:
+      'To make another VM beside it, give it an identity of its own: garrison vm import … --new-identity; or name another MAC: --set nics.NAME.mac=…',
+  },
   'vm.name-taken': {
     meaning: 'There is a VM of that name already.',
     remedy: 'Choose another name; garrison vm list shows those that are taken.',
@@ -956,7 +974,7 @@ export const PROBLEMS = {
   'vm.uuid-taken': {
     meaning: 'Another VM has the UUID that this one would get.',
     remedy:
-      'If it is this VM under a former name, rename it back (virsh domrename) or declare it as it is called now.',
+      'If it is this VM under a former name, rename it back (virsh domrename) or declare it as it is called now. To import another VM beside it: garrison vm import … --new-identity.',
   },
   'vm.wrong-power': {
     meaning: 'What the VM does at this moment does not allow what was asked of it.',

@@ -136,4 +136,68 @@ export const creationVerbs = {
     streams: true,
     job: true,
   },
+  'vm export': {
+    brief: 'write a VM into a folder that it can be imported from',
+    help: 'Its disks whole, as qcow2, each read back, and last vm.json: the VM as it is declared, or as its definition says. What is about this host alone is left behind, and named: who owns it, pools, devices, changes to the XML. The disks of a VM that runs are copied as they are at one moment; where libvirt cannot do that it is refused. The VM is left as it is: stop it before it is imported elsewhere. Cut short, the same command goes on.',
+    examples: [
+      ['garrison vm export web-1 /mnt/usb/web-1', 'into a new folder'],
+      ['garrison vm export db-1 /srv/out/db-1 --freeze --detach', 'and see garrison jobs'],
+    ],
+    operands: {
+      vm: { kind: 'vm', placeholder: 'VM', brief: 'name or UUID', required: true },
+      dir: {
+        kind: 'path',
+        placeholder: 'DIR',
+        brief: 'a folder that is empty or not there yet, an absolute path',
+        required: true,
+      },
+    },
+    flags: {
+      freeze: { kind: 'switch', brief: 'have the guest agent freeze filesystems for the moment' },
+      detach,
+    },
+    door: 'admin',
+    schema: 'garrison/vm-export/1',
+    json: {
+      job: declareLines.job,
+      selected: 'vms: its name',
+      begun: 'vm and uuid',
+      progress:
+        'subject, doing, doneBytes, totalBytes, bytesPerSecond and leftMs, each null where it cannot be known',
+      done: 'vm, uuid, changed, text, durationMs, resumed, and the export: name, uuid, architecture, host, atMs, consistency, from, template, disks (name, file, virtualBytes, fileBytes, sha256), firmware, left',
+      failed: 'vm, uuid, durationMs and the problem',
+      finished: 'how many are done, failed, unknown and left, durationMs',
+    },
+    streams: true,
+    job: true,
+  },
+  'vm import': {
+    brief: 'declare and make a VM that was exported',
+    help: 'Reads every byte of the folder, which must be root’s alone, and then does as vm create does. Nothing is written when anything is not as it was exported, a disk is there already, or a VM of this host has its name, UUID or a MAC: --name gives it another name, --new-identity a UUID and MACs of its own. The disks are copied: the folder can go afterwards.',
+    examples: [
+      ['garrison vm import /mnt/usb/web-1 --plan', 'what it would be here'],
+      [
+        'garrison vm import /mnt/usb/web-1 --name web-2 --new-identity --set power=off',
+        'as another VM, which is not started',
+      ],
+    ],
+    operands: {
+      dir: { kind: 'path', placeholder: 'DIR', brief: 'the folder, an absolute path', required: true },
+    },
+    flags: {
+      name: { kind: 'text', placeholder: 'NAME', brief: 'what it is called here' },
+      'new-identity': { kind: 'switch', brief: 'give it a UUID and MACs of its own' },
+      set,
+      ...declaring,
+      detach,
+    },
+    door: 'admin',
+    schema: 'garrison/vm-import/1',
+    json: {
+      read: 'folder, as (its name here), and the export as garrison vm export tells it',
+      ...declareLines,
+    },
+    streams: true,
+    job: true,
+  },
 } as const satisfies Record<string, Verb>

@@ -1,10 +1,12 @@
 // What `vm create` and `vm import` share: a VM is declared in a drop-in of its own, checked and planned first, and then converged.
 
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import type { Desired } from '../../provisioning/desired.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import type { Resource, Step } from '../../provisioning/resource.ts'
-import { homePool } from '../../provisioning/vms/names.ts'
+import { diskPath, homePool } from '../../provisioning/vms/names.ts'
 import type { ObservedVms } from '../../provisioning/vms/observe.ts'
+import type { DesiredVms } from '../../provisioning/vms/schema.ts'
 import type { Context } from '../api/context.ts'
 import { isProgress, type Progress } from '../api/progress.ts'
 import { paragraph, type Terminal } from '../api/terminal.ts'
@@ -45,6 +47,8 @@ export interface Declaring {
   readonly heading: string
   /** `plan`: nothing is written. `declare`: it is written. `converge`: and done. */
   readonly until: 'plan' | 'declare' | 'converge'
+  /** Disks that must be made, for what is there would be another one. */
+  readonly made?: readonly string[]
 }
 
 /** The resource with nothing to do but for one VM and the pools that it has files in. */
@@ -67,10 +71,53 @@ const onlyOf = (vms: Resource<ObservedVms>, name: string): Resource<ObservedVms>
   },
 })
 
+/** Disks of a VM that are fetched as they are: by the key of the step that makes each, its path. */
+function fetchedDisks(vms: DesiredVms | undefined, name: string): ReadonlyMap<string, string> {
+  const machine = vms?.machines[name]
+  if (vms === undefined || machine === undefined) return new Map()
+  return new Map(
+    Object.entries(machine.disks).flatMap(([disk, { image }]) => {
+      const path = image?.copy === 'own' ? diskPath(vms, name, machine, disk) : null
+      return path === null ? [] : [[`vms.disk ${name}.${disk}`, path] as const]
+    }),
+  )
+}
+
+/** Throws `file.exists` when a disk that must be made is there, `file.no-space` when those that are fetched as they are find no room. */
+async function wantPlaces(
+  reader: Context['reader'],
+  { vms }: Desired,
+  name: string,
+  made: readonly string[],
+  steps: readonly Step[],
+): Promise<void> {
+  const { disks = {} } = vms?.machines[name] ?? {}
+  const there = made.find((disk) => !steps.some(({ subject }) => subject === `${name}.${disk}`))
+  if (there !== undefined)
+    throw new HostError('file.exists', `the disk ${there} of ${name} is there already`, {
+      details: { vm: name, disk: there },
+    })
+  const wanted = new Map<string, number>()
+  for (const [key, path] of fetchedDisks(vms, name)) {
+    const disk = key.slice(key.lastIndexOf('.') + 1)
+    const pool = dirname(dirname(path))
+    wanted.set(pool, (wanted.get(pool) ?? 0) + (disks[disk]?.image?.sizeBytes ?? 0))
+  }
+  for (const [path, wantedBytes] of wanted) {
+    const capacity = await reader.capacity(path)
+    if (capacity !== null && capacity.freeBytes < wantedBytes)
+      throw new HostError(
+        'file.no-space',
+        `the disks of ${name} take ${wantedBytes} bytes, and of ${path} ${capacity.freeBytes} are free`,
+        { details: { path, wantedBytes, freeBytes: capacity.freeBytes } },
+      )
+  }
+}
+
 /** Declares a VM, and goes as far as is asked. Throws before anything is written when it cannot come about. */
 export async function* declareVm(
   context: Context<Connection>,
-  { verb, name, declaration, heading, until }: Declaring,
+  { verb, name, declaration, heading, until, made = [] }: Declaring,
 ): AsyncGenerator<DeclareLine> {
   const [{ documentText, dropInOf }, { wantFree }, { openChanges }, { vms }] = await Promise.all([
     import('../vms/declaration.ts'),
@@ -93,6 +140,7 @@ export async function* declareVm(
   const blocked = steps.find((step) => step.blocked !== undefined)?.blocked
   if (blocked !== undefined)
     throw new HostError(blocked.code, blocked.message, { details: { ...(blocked.details as object) } })
+  await wantPlaces(context.reader, desired, name, made, steps)
   const path = join(context.documentFolder, file)
   if (until === 'plan') {
     yield {
@@ -133,14 +181,17 @@ export async function* declareVm(
   const applied = linesOf(context.apply({ allow: 'safe', only: vms.id, instead: only as Resource }), (risk) =>
     commandText(['garrison', 'apply', '--only', vms.id, '--allow', risk]),
   )
+  const fetched = fetchedDisks(desired.vms, name)
   yield* toldBy<DeclareLine>(async (tell) => {
     let unwatch = () => {}
     try {
       for await (const line of applied) {
         unwatch()
         tell(line)
-        const image = line.event === 'step-started' && /^vms\.image (\/.*)$/.exec(line.key)?.[1]
-        if (image) unwatch = watchImage(context.reader, image, tell)
+        if (line.event !== 'step-started') continue
+        const disk = fetched.get(line.key)
+        const image = disk === undefined ? /^vms\.image (\/.*)$/.exec(line.key)?.[1] : `${disk}.new`
+        if (image !== undefined) unwatch = watchImage(context.reader, image, tell)
       }
     } finally {
       unwatch()

@@ -3,7 +3,8 @@
 import type { Desired } from '../desired.ts'
 import { type Action, type Step, stepKey } from '../resource.ts'
 import { exactSize } from './differences.ts'
-import { imageFileName } from './image.ts'
+import { type Image, imageFileName } from './image.ts'
+import { originPath } from './images.ts'
 import { diskPath, homePool, machineFolder, seedPath } from './names.ts'
 import type { ObservedVms } from './observe.ts'
 import { nextEpoch, recordActions } from './ownership.ts'
@@ -66,11 +67,20 @@ export function ownSteps(
   }
 }
 
-/** The path of the image that a disk begins as, in the disk's pool. */
+/** The path of the image that a disk begins as, in the disk's pool; null when there is none that the pool keeps. */
 function baseImagePath(vms: DesiredVms, { machine }: Survey, { image, pool }: MachineDisk): string | null {
   const place = vms.pools[pool ?? homePool(vms, machine) ?? '']
-  return image === undefined || place === undefined ? null : `${place.path}/${imageFileName(image)}`
+  return image === undefined || image.copy === 'own' || place === undefined
+    ? null
+    : `${place.path}/${imageFileName(image)}`
 }
+
+const fetching = ({ source, checksum, sizeBytes, format }: Image, path: string): Action => ({
+  kind: 'fetch',
+  ...{ source, path, format, deadlineMs: 12 * 60 * minuteMs },
+  ...(checksum !== undefined && { checksum }),
+  ...(sizeBytes !== undefined && { sizeBytes }),
+})
 
 /** Steps that fetch the images which missing disks of a VM begin as; `fetched` are those that other VMs have asked for already. */
 export function imageSteps(
@@ -87,18 +97,11 @@ export function imageSteps(
     const path = want && baseImagePath(vms, vm, want)
     if (!want?.image || !path || observed.baseImages[path] !== undefined || fetched.has(path)) return []
     fetched.add(path)
-    const { source, checksum, sizeBytes, format } = want.image
+    const { source } = want.image
     return step('image', path, {
       summary: `from ${source}`,
       because: [change(desired, pathOf(vm.name, `disks.${disk}.image.source`), source, null)],
-      actions: [
-        {
-          kind: 'fetch',
-          ...{ source, path, format, deadlineMs: 12 * 60 * minuteMs },
-          ...(checksum !== undefined && { checksum }),
-          ...(sizeBytes !== undefined && { sizeBytes }),
-        },
-      ],
+      actions: [fetching(want.image, path)],
       ...after(pools),
     })
   })
@@ -110,19 +113,34 @@ const sync = (path: string): Action => ({
   deadlineMs: 30 * minuteMs,
 })
 
+const run = (argv: readonly [string, ...string[]], deadlineMs = 2 * minuteMs): Action => ({
+  kind: 'run',
+  argv,
+  deadlineMs,
+})
+
+/** Fetches a disk that is an image of its own. It is made larger, where it shall be, once it is there. */
+const fetchDisk = (path: string, image: Image): readonly Action[] => {
+  const made = `${path}.new`
+  return [
+    fetching(image, made),
+    // Images are only read, and say where they came from.
+    run(['/usr/bin/chmod', '0600', '--', made]),
+    { kind: 'remove', path: originPath(made) },
+    sync(made),
+    { kind: 'move', from: made, to: path },
+  ]
+}
+
 /** Makes a disk under another name, so that what is cut short is never taken for a disk, and nothing is ever written over. */
 function makeDisk(
   path: string,
   { size, format, image }: MachineDisk,
   basePath: string | null,
 ): readonly Action[] {
+  if (image?.copy === 'own') return fetchDisk(path, image)
   const made = `${path}.new`
   const sizeBytes = size === undefined ? null : diskBytes(size)
-  const run = (argv: readonly [string, ...string[]], deadlineMs = 2 * minuteMs): Action => ({
-    kind: 'run',
-    argv,
-    deadlineMs,
-  })
   const isThin = image?.copy === 'thin' && format === 'qcow2'
   const base = image !== undefined && basePath !== null ? { path: basePath, format: image.format } : null
   const making =

@@ -55,9 +55,11 @@ export const imageSchema = z
       .optional()
       .describe('Its length in bytes, where it is known: one of another length is refused at once.'),
     copy: z
-      .enum(['thin', 'full'])
+      .enum(['thin', 'full', 'own'])
       .default('thin')
-      .describe('thin: the disk is a clone that keeps only what differs; full: the image is copied whole.'),
+      .describe(
+        'thin: the disk is a clone that keeps only what differs; full: the image is copied whole; own: what is fetched is the disk itself, and the pool keeps no image.',
+      ),
   })
   .refine(({ source, checksum }) => source.startsWith('/') || checksum !== undefined, {
     message: 'must have a checksum: what comes over a network is only used when it is what was meant',

@@ -103,6 +103,10 @@ const disk = z
   .refine(({ path, size, image }) => (path ?? size ?? image) !== undefined, {
     message: 'must have a size, an image or a path',
   })
+  .refine(({ image, format }) => image?.copy !== 'own' || image.format === format, {
+    message: 'must have the format of the disk when the disk is to be the image itself (copy: own)',
+    path: ['image', 'format'],
+  })
   .refine(({ bus, device, readOnly }) => bus !== 'sata' || device === 'cdrom' || !readOnly, {
     message: 'must not be sata for a disk that is only read: QEMU has none',
     path: ['bus'],

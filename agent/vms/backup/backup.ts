@@ -39,18 +39,29 @@ export interface BackedVm {
   readonly model: DomainModel | null
 }
 
-/** How a backup is to be made. */
-export interface BackupOptions {
-  readonly place: Place
+/** How disks are copied. */
+export interface CopyOptions {
+  /**
+   * Where there must be room, and by which id libvirt keeps a record of what changes from then on, for the next backup; with null
+   * it keeps none, and files are named by their disks alone.
+   */
+  readonly place: { readonly path: string; readonly id: string | null }
   /** Copy all, whatever is known of what has changed. */
   readonly full: boolean
   /** The most incremental ones after a full one. */
   readonly mostIncrements: number
   /** Have the guest's agent freeze its filesystems for the moment that is copied. */
   readonly freeze: boolean
-  readonly retention: Retention
   readonly host: string
   readonly declaration: unknown
+  /** Why disks of these names are not copied. */
+  readonly without?: ReadonlyMap<string, string>
+}
+
+/** How a backup is to be made. */
+export interface BackupOptions extends CopyOptions {
+  readonly place: Place
+  readonly retention: Retention
 }
 
 /** What became of it. `removed`: ids of backups that went by the retention. `untidy`: why older ones are still there. */
@@ -81,11 +92,11 @@ function newId(atMs: number, taken: readonly string[]): string {
 class Backing {
   readonly #tools: Tools
   readonly #vm: BackedVm
-  readonly #options: BackupOptions
+  readonly #options: CopyOptions
   readonly #store: Store
   readonly #dom: DomainRef
 
-  constructor(tools: Tools, vm: BackedVm, options: BackupOptions, store: Store) {
+  constructor(tools: Tools, vm: BackedVm, options: CopyOptions, store: Store) {
     this.#tools = tools
     this.#vm = vm
     this.#options = options
@@ -154,7 +165,7 @@ class Backing {
     const isUp = power === 'running' || power === 'paused' || power === 'blocked'
     if (!isUp && power !== 'off')
       throw new HostError('vm.busy', `${name} is ${power}`, { details: { vm: name } })
-    const { chosen, leftOut } = chooseDisks(name, model.disks)
+    const { chosen, leftOut } = chooseDisks(name, model.disks, this.#options.without)
     const flags = (this.#vm.persistent ? VIR.DOMAIN_XML_INACTIVE : 0) | VIR.DOMAIN_XML_SECURE
     const xml = await asked(this.#tools.to, (libvirt) => libvirt.domainGetXMLDesc({ dom: this.#dom, flags }))
     const sizes = await this.#sizes()
@@ -198,6 +209,7 @@ class Backing {
   ): Begun {
     const atMs = this.#tools.clock()
     const { backups } = this.#store.manifest
+    const { id: markId } = this.#options.place
     const id = newId(
       atMs,
       backups.map((one) => one.id),
@@ -206,7 +218,7 @@ class Backing {
       const kind = 'on' in since ? 'incremental' : 'full'
       return {
         ...{ target, name, source, format, isRead, kind },
-        file: `${id}.${target}.${kind}.qcow2`,
+        file: markId === null ? `${target}.qcow2` : `${id}.${target}.${kind}.qcow2`,
         on: 'on' in since ? since.on.id : null,
       }
     })
@@ -216,9 +228,12 @@ class Backing {
     const written = chosen.filter(([{ isRead }]) => !isRead)
     return {
       ...{ id, atMs, how, consistency, phase: 'copying', disks, ...common },
-      firmware: common.firmware === null ? null : { path: common.firmware, file: `${id}.firmware` },
+      firmware:
+        common.firmware === null
+          ? null
+          : { path: common.firmware, file: markId === null ? 'firmware.fd' : `${id}.firmware` },
       why: this.#options.full ? 'it was asked for' : whyWhole(reasons, written.length),
-      checkpoint: checkpoint ? checkpointName(this.#options.place.id, id) : null,
+      checkpoint: checkpoint && markId !== null ? checkpointName(markId, id) : null,
     }
   }
 
@@ -300,7 +315,8 @@ class Backing {
       const isBroken =
         isRefusal(refusal, 'VIR_ERR_CHECKPOINT_INCONSISTENT') ||
         isRefusal(refusal, 'VIR_ERR_NO_DOMAIN_CHECKPOINT')
-      if (isBroken) await keepCheckpoint(to, this.#dom, this.#options.place.id, null)
+      const { id } = this.#options.place
+      if (isBroken && id !== null) await keepCheckpoint(to, this.#dom, id, null)
       else keepRecord = false
       isUsable = () => false
     }
@@ -425,8 +441,7 @@ class Backing {
   }
 
   /** Removes what the retention lets go, and the checkpoints that nothing needs any more. */
-  async tidy(): Promise<Pick<Made, 'removed' | 'untidy'>> {
-    const { place, retention } = this.#options
+  async tidy({ place, retention }: BackupOptions): Promise<Pick<Made, 'removed' | 'untidy'>> {
     const removed = expired(this.#store.manifest, retention, this.#tools.clock())
     try {
       const newest = this.#store.manifest.backups.findLast(({ checkpoint }) => checkpoint !== null)
@@ -465,7 +480,29 @@ export async function backUp(tools: Tools, vm: BackedVm, options: BackupOptions)
   try {
     const left = await backing.settle()
     const backup = await backing.finish(left ?? (await backing.copy()))
-    return { backup, resumed: left !== null, ...(await backing.tidy()) }
+    return { backup, resumed: left !== null, ...(await backing.tidy(options)) }
+  } catch (error) {
+    await afterFailure(error, () => backing.giveUp())
+    throw error
+  }
+}
+
+/**
+ * Copies the disks of a VM whole into the folder of a store, or ends what was begun there. Errors are those of `backUp`, but for
+ * `backup.other-vm`.
+ */
+export async function copyOut(
+  tools: Tools,
+  vm: BackedVm,
+  store: Store,
+  options: CopyOptions,
+): Promise<Pick<Made, 'backup' | 'resumed'>> {
+  const [made] = store.manifest.backups
+  if (made !== undefined) return { backup: made, resumed: true }
+  const backing = new Backing(tools, vm, options, store)
+  try {
+    const left = await backing.settle()
+    return { backup: await backing.finish(left ?? (await backing.copy())), resumed: left !== null }
   } catch (error) {
     await afterFailure(error, () => backing.giveUp())
     throw error

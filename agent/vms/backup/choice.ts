@@ -16,11 +16,12 @@ export interface Chosen {
 
 /**
  * The disks that a backup holds. What the guest only reads is part of it when it lies beside its other disks, as its seed does; an
- * installer that many VMs have is not. Throws `backup.disk-unsupported`.
+ * installer that many VMs have is not. `without` says of names of disks why they are not wanted. Throws `backup.disk-unsupported`.
  */
 export function chooseDisks(
   vm: string,
   disks: readonly DiskModel[],
+  without: ReadonlyMap<string, string> = new Map(),
 ): { readonly chosen: readonly Chosen[]; readonly leftOut: readonly LeftOut[] } {
   const folders = new Set(
     disks.flatMap(({ readOnly, source }) => (readOnly || source === null ? [] : dirname(source.at))),
@@ -31,7 +32,9 @@ export function chooseDisks(
     const leave = (why: string) => leftOut.push({ target, source: source?.at ?? null, why })
     const unsupported = (why: string) =>
       new HostError('backup.disk-unsupported', `${target} of ${vm} ${why}`, { details: { vm, target } })
+    const unwanted = name === null ? undefined : without.get(name)
     if (source === null) leave('it has no medium')
+    else if (unwanted !== undefined) leave(unwanted)
     else if (readOnly && !(source.kind === 'file' && folders.has(dirname(source.at))))
       leave('the guest only reads it, and it is not kept with its other disks')
     else if (source.kind !== 'file' && source.kind !== 'block')

@@ -18,10 +18,12 @@ export interface Place {
 }
 
 const markName = 'garrison-backups.json'
-const manifestName = 'manifest.json'
+/** The name of a manifest in its folder. */
+export const manifestName = 'manifest.json'
 const schema = 'garrison/backup-place/1'
 
-async function textOf(path: string): Promise<string | null> {
+/** The text of a file; null when there is none. Throws `host.unreadable`. */
+export async function textOf(path: string): Promise<string | null> {
   try {
     return await readFile(path, 'utf8')
   } catch (error) {
@@ -36,7 +38,7 @@ async function textOf(path: string): Promise<string | null> {
 }
 
 /** Throws `backup.not-trusted` when anybody but the user of this process may write into a folder. */
-async function wantOwn(path: string): Promise<void> {
+export async function wantOwn(path: string): Promise<void> {
   const { uid, mode } = await stat(path)
   if (uid === process.getuid?.() && (mode & 0o022) === 0) return
   throw new HostError(
@@ -103,8 +105,12 @@ export class Store {
    * Reads what is there of a VM; of one that has no folder it is empty. Throws `backup.manifest-damaged`, `backup.not-trusted`,
    * `host.unreadable`.
    */
-  static async open(place: Place, vm: Manifest['vm']): Promise<Store> {
-    const folder = join(place.path, folderName(vm.name))
+  static open(place: Place, vm: Manifest['vm']): Promise<Store> {
+    return Store.at(join(place.path, folderName(vm.name)), vm)
+  }
+
+  /** The same of a folder that is in no place for backups. */
+  static async at(folder: string, vm: Manifest['vm']): Promise<Store> {
     const known = await Store.read(folder)
     return known ?? new Store(folder, { vm, backups: [], begun: null, removing: [] }, true)
   }
