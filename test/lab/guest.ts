@@ -125,6 +125,9 @@ const slots = Number(process.env.GARRISON_LAB_GUESTS ?? 2)
 /** PCI Express ports for drives; each takes one, and one can be plugged into any that is free. */
 const ports = 16
 
+/** How long a guest may take to see a device come or go: it is emulated, on a machine that may be busy. */
+const hotplugMs = 180_000
+
 const gibibyte = 2 ** 30
 
 /** The drives that a guest has beside root unless told otherwise: three blank ones of 2 GiB. */
@@ -471,7 +474,7 @@ export class Guest {
     const gone = this.#monitor.waitFor(
       'DEVICE_DELETED',
       (content) => content.device === `device-${id}`,
-      60_000,
+      hotplugMs,
     )
     await Promise.all([gone, this.#monitor.ask('device_del', { id: `device-${id}` })])
     await this.#monitor.ask('blockdev-del', { 'node-name': formatName(drive) })
@@ -494,7 +497,7 @@ export class Guest {
     await this.#monitor.ask('blockdev-add', fileNode(one))
     await this.#monitor.ask('blockdev-add', formatNode(one, fileName(one)))
     for (const device of deviceProperties(one)) await this.#monitor.ask('device_add', device)
-    const deadline = performance.now() + 60_000
+    const deadline = performance.now() + hotplugMs
     while (!(await this.#serials()).includes(one.serial)) {
       if (performance.now() > deadline)
         throw new Error(`the guest did not see drive ${id}\n${await this.consoleTail()}`)
@@ -516,7 +519,7 @@ export class Guest {
   /** Pulls a NIC out and waits until the guest has let go of it. */
   async detachNic(nic: Port): Promise<void> {
     const { id } = nicOf(nic, 0)
-    const gone = this.#monitor.waitFor('DEVICE_DELETED', (content) => content.device === id, 60_000)
+    const gone = this.#monitor.waitFor('DEVICE_DELETED', (content) => content.device === id, hotplugMs)
     await Promise.all([gone, this.#monitor.ask('device_del', { id })])
     await this.#monitor.ask('netdev_del', { id: wireOf(nic).id })
     this.#nics.splice(this.#nics.indexOf(nic), 1)
@@ -627,13 +630,13 @@ export class Guest {
   /** Saves memory and drives under a name. Only in guests with `snapshots`. */
   async snapshot(name: string): Promise<void> {
     await this.#snapshotJob('snapshot-save', name)
-    await this.waitReachable(60_000)
+    await this.waitReachable()
   }
 
   /** Goes back to a snapshot: memory, processes and drives. Drives must be attached as they were then. */
   async restore(name: string): Promise<void> {
     await this.#snapshotJob('snapshot-load', name)
-    await this.waitReachable(60_000)
+    await this.waitReachable()
   }
 
   /** The last lines of the guest's serial console. */
@@ -909,7 +912,8 @@ function greets(port: number): Promise<boolean> {
       socket.destroy()
       resolve(value)
     }
-    socket.setTimeout(1000, () => answer(false))
+    // A busy machine takes seconds to start the guest's sshd for a connection.
+    socket.setTimeout(5000, () => answer(false))
     socket.once('data', (text) => answer(text.toString().startsWith('SSH-')))
     socket.once('error', () => answer(false))
     socket.once('close', () => answer(false))
