@@ -5,9 +5,9 @@
 // - It needs no rights that a user without any does not have, but to the sockets of libvirt (to read) and of the root side.
 
 import { randomUUID } from 'node:crypto'
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, statSync } from 'node:fs'
 import { chmod } from 'node:fs/promises'
-import { hostname } from 'node:os'
+import { hostname, uptime } from 'node:os'
 import { join } from 'node:path'
 import { isSea } from 'node:sea'
 import { pino } from 'pino'
@@ -25,12 +25,15 @@ import { Imds } from './host/imds.ts'
 import { LinuxHost } from './host/linux-host.ts'
 import { type Notifier, notifierOf } from './host/notify.ts'
 import { connectOpenReadOnly } from './node-libvirt/index.ts'
-import { Fleet, type FleetDesired } from './peers/fleet.ts'
+import { Fleet } from './peers/fleet.ts'
 import type { DoorFor } from './peers/relay.ts'
 import { hostClock } from './report/clock.ts'
+import { CloudWatch, type CloudWatchOptions } from './report/cloudwatch.ts'
 import { History } from './report/history.ts'
 import { HostLooker } from './report/host/look.ts'
 import { SlowLooker } from './report/host/slow-look.ts'
+import { openLogs } from './report/logs-door.ts'
+import { openMetrics } from './report/metrics-door.ts'
 import { Notices } from './report/notices.ts'
 import { OwnUseLooker } from './report/own.ts'
 import { readNow } from './report/proc-files.ts'
@@ -38,12 +41,14 @@ import type { Inventory } from './report/report.ts'
 import { type FindingSource, Reporter } from './report/reporter.ts'
 import { RootAsker, type RootStatus } from './report/root-view.ts'
 import { Sampler } from './report/sample.ts'
+import { Spool } from './report/spool.ts'
 import type { DaemonContext } from './verbs/daemon-context.ts'
+import type { DaemonSettings } from './verbs/daemon-settings.ts'
 import { loadOfDaemon } from './verbs/index.ts'
 
 const beatMs = 10_000
 const inventoryDeadlineMs = 60_000
-const settingsDeadlineMs = 20_000
+const settingsDeadlineMs = 30_000
 
 /** What each socket of the daemon is good for: the one looks, the other also acts on other hosts. */
 const doorOf: Readonly<Record<string, 'read' | 'operate'>> = { report: 'read', fleet: 'operate' }
@@ -104,17 +109,37 @@ async function readInventory(): Promise<Inventory> {
   return JSON.parse(stdout).inventory
 }
 
-/** What the desired document says of the fleet, read in another process. */
-async function readFleetSettings(root: string): Promise<FleetDesired> {
-  const argv = thisExecutable('fleet', 'settings', '--root', root, '--json')
-  const { ended, exit, stdout, stderr } = await execute(argv, {
-    deadlineMs: settingsDeadlineMs,
-    keep: 'all',
-    tethered: true,
-  })
-  if (ended !== 'exited' || exit !== 0)
-    throw new HostError('host.unreadable', `the fleet settings: ${lastLines(stderr || stdout, 1) || ended}`)
-  return JSON.parse(stdout).settings
+/** What the desired document says to the daemon, read in another process, and anew only when a file of it was written. */
+function settingsOf(root: string): () => Promise<DaemonSettings> {
+  const folder = join(root, 'etc/garrison')
+  let known: { readonly of: string; readonly settings: Promise<DaemonSettings> } | null = null
+  const read = async (): Promise<DaemonSettings> => {
+    const { ended, exit, stdout, stderr } = await execute(
+      thisExecutable('daemon', 'settings', '--root', root, '--json'),
+      { deadlineMs: settingsDeadlineMs, keep: 'all', tethered: true },
+    )
+    if (ended !== 'exited' || exit !== 0)
+      throw new HostError(
+        'host.unreadable',
+        `what the desired document says to the daemon: ${lastLines(stderr || stdout, 1) || ended}`,
+      )
+    return JSON.parse(stdout).settings
+  }
+  return () => {
+    const paths = [folder, join(folder, 'host.d'), join(folder, 'templates')].flatMap((one) => [
+      one,
+      ...(listNow(one) ?? []).map((name) => join(one, name)),
+    ])
+    const of = JSON.stringify(paths.map((path) => [path, statSync(path, { throwIfNoEntry: false })?.mtimeMs]))
+    if (known?.of !== of) {
+      known = { of, settings: read() }
+      // What could not be read is read again the next time.
+      known.settings.catch(() => {
+        known = null
+      })
+    }
+    return known.settings
+  }
 }
 
 /** The door of this host that a verb needs which a peer asks for, and the socket that it is asked at. */
@@ -134,8 +159,7 @@ function instanceOf(): string {
 }
 
 /** The parts of the round on this host. */
-function reporterOf(root: string, history: History, sources: readonly FindingSource[]): Reporter {
-  const imds = new Imds()
+function reporterOf(root: string, history: History, imds: Imds, sources: readonly FindingSource[]): Reporter {
   const reader = new LinuxHost({
     claims: new Set(),
     unfinishedSteps: async () => [],
@@ -182,6 +206,31 @@ function reporterOf(root: string, history: History, sources: readonly FindingSou
   })
 }
 
+/** The part that tells CloudWatch. `damaged` is called with where a spool is now that could not be read. */
+async function cloudWatchOf(
+  folder: string,
+  imds: Imds,
+  settings: CloudWatchOptions['settings'],
+  damaged: (path: string) => void,
+): Promise<CloudWatch> {
+  const { spool, damagedPath } = await Spool.open({
+    path: join(folder, 'spool.sqlite'),
+    uptime: {
+      boot: readNow('/proc/sys/kernel/random/boot_id')?.trim() ?? '',
+      ms: () => uptime() * 1000,
+    },
+    epochMs: Date.now,
+  })
+  if (damagedPath !== null) damaged(damagedPath)
+  return new CloudWatch({
+    ...{ clock: hostClock, spool, openMetrics, openLogs },
+    settings,
+    region: async () => (await imds.instance())?.region ?? null,
+    ...{ host: hostname(), instance: instanceOf() },
+    jitter: Math.random(),
+  })
+}
+
 /** Tells systemd that this process lives, as long as it does its work; stops when the signal aborts. */
 async function tellAlive(
   notifier: Notifier,
@@ -217,21 +266,34 @@ export async function daemon({ sockets, root = '/' }: Args<'daemon'>): Promise<v
   const folder = join(root, 'var/lib/garrison/daemon')
   const { history, damagedPath } = await History.open(join(folder, 'history.sqlite'))
   if (damagedPath !== null) log.error({ path: damagedPath }, 'the history was damaged and is begun anew')
+  const settings = settingsOf(root)
+  const imds = new Imds()
+  const cloudwatch = await cloudWatchOf(
+    folder,
+    imds,
+    async () => (await settings()).cloudwatch,
+    (path) => log.error({ path }, 'what CloudWatch was still to be told was damaged and is begun anew'),
+  )
   const fleet = await Fleet.open({
     folder: join(root, 'var/lib/garrison/fleet'),
-    settings: () => readFleetSettings(root),
+    settings: async () => (await settings()).fleet,
     doorFor: doorsBelow(join(root, 'run/garrison')),
     clock: hostClock,
     log,
   })
-  const reporter = reporterOf(root, history, [() => fleet.conditions()])
+  const reporter = reporterOf(root, history, imds, [() => fleet.conditions(), () => cloudwatch.conditions()])
+  reporter.onValues((values) => cloudwatch.takeValues(values))
+  reporter.onReport((report) => cloudwatch.takeReport(report))
   reporter.onReport((report) => fleet.publish(report.generation, report.atMs, report))
   reporter.onVm(({ uuid, name, event, detail, atMs }) =>
     fleet.tell({ kind: 'lifecycle', uuid, name, event, detail, atMs }),
   )
   const served = await serve<DaemonContext>({
     doorways,
-    contextFor: (who, signal) => ({ who, signal, clock: Date.now, reports: reporter, history, fleet }),
+    contextFor: (who, signal) => ({
+      ...{ who, signal, clock: Date.now, reports: reporter },
+      ...{ history, fleet, cloudwatch },
+    }),
     load: loadOfDaemon,
     relay: ({ host, ...carried }, response) => fleet.askPeer(host, carried, response),
     log,
@@ -250,6 +312,7 @@ export async function daemon({ sockets, root = '/' }: Args<'daemon'>): Promise<v
   try {
     await Promise.all([
       reporter.run(stop.signal),
+      cloudwatch.run(stop.signal),
       notifier === null ? null : tellAlive(notifier, stop.signal, untold),
     ])
   } finally {
@@ -258,6 +321,7 @@ export async function daemon({ sockets, root = '/' }: Args<'daemon'>): Promise<v
     served.stop()
     await fleet.close()
     history.close()
+    cloudwatch.close()
     await served.left
     log.info('left')
   }

@@ -2,7 +2,7 @@
 
 import { amount } from '../agent/report/amounts.ts'
 import { FINDINGS, type FindingEntry } from '../agent/report/findings.ts'
-import { METRICS, type Metric } from '../agent/report/metrics.ts'
+import { METRICS, type Metric } from '../provisioning/metrics.ts'
 import type { Severity } from '../provisioning/resource.ts'
 
 const cell = (text: string): string => text.replaceAll('|', '\\|')

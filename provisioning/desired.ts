@@ -1,6 +1,7 @@
 // The desired document: its schema with every default, and the types that plans read.
 
 import { z } from 'zod'
+import { cloudwatchSchema } from './cloudwatch.ts'
 import { firewallSchema } from './firewall/schema.ts'
 import { uplinksSchema } from './uplinks/schema.ts'
 import { absolutePath, name, size } from './values.ts'
@@ -188,6 +189,7 @@ export const desiredSchema = z
     vmnets: vmnetsSchema.optional(),
     vms: vmsSchema.optional(),
     fleet: fleet.optional(),
+    cloudwatch: cloudwatchSchema.optional(),
   })
   .refine((desired) => desired.volumes === undefined || desired.array !== undefined, {
     message: 'volumes needs array: the volume group stands on it',

@@ -130,6 +130,38 @@ export const PROBLEMS = {
     remedy:
       'Keep the backups of this VM in another place, or move the folder named in the message away when they are no longer wanted.',
   },
+  'cloudwatch.busy': {
+    meaning: 'CloudWatch took nothing just then: too much was asked of it, or it was not available.',
+    remedy: 'Nothing to do: what waits is on the disk, and is sent as soon as CloudWatch takes it.',
+    retry: true,
+  },
+  'cloudwatch.denied': {
+    meaning: 'This host may not tell CloudWatch anything, or has no credentials that hold.',
+    remedy:
+      'Give the instance a role that allows cloudwatch:PutMetricData and cloudwatch:GetMetricData, and logs:… where events are sent; docs/usage/cloudwatch.md has the whole policy.',
+  },
+  'cloudwatch.no-region': {
+    meaning: 'It is not known which Region CloudWatch is to be told in.',
+    remedy: 'Write cloudwatch.region into the desired document.',
+  },
+  'cloudwatch.refused': {
+    meaning: 'CloudWatch does not take what it was told, for a reason that lies in it.',
+    remedy:
+      'Read what CloudWatch says above; correct the cloudwatch part of the desired document where it is meant, else report it.',
+  },
+  'cloudwatch.unanswered': {
+    meaning:
+      'A request reached CloudWatch and no whole answer came back, so nobody can tell whether it was taken.',
+    remedy:
+      'Nothing to do: CloudWatch is asked for it before it is sent again. When it goes on, see whether something between here and the Region cuts connections.',
+    retry: true,
+  },
+  'cloudwatch.unreachable': {
+    meaning: 'CloudWatch could not be reached.',
+    remedy:
+      'See whether the Region can be reached (the service link of the Outpost, the route, DNS). What waits is on the disk for two weeks.',
+    retry: true,
+  },
   'daemon.absent': {
     meaning: 'The daemon could not be reached: its socket is not there, or nobody listens.',
     remedy:

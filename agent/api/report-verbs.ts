@@ -65,4 +65,31 @@ export const reportVerbs = {
       metrics: 'without METRIC: each metric with its unit, what it is of and its meaning',
     },
   },
+  cloudwatch: {
+    brief: 'show what CloudWatch is told of this host, and what waits',
+    help: 'What is measured goes to the disk first and is sent once a minute; while CloudWatch cannot be reached it waits there for up to two weeks and is then sent with its own times. In doubt is what was sent and never answered: it is asked after before it is sent again.',
+    examples: [
+      ['garrison cloudwatch', 'whether it arrives, what waits, and why'],
+      ['garrison cloudwatch --json', 'the same for a script; times in epoch milliseconds'],
+    ],
+    operands: {},
+    flags: {},
+    door: 'read',
+    daemon: true,
+    schema: 'garrison/cloudwatch/1',
+    json: {
+      schema: 'garrison/cloudwatch/1',
+      atMs: 'when that was so, epoch milliseconds',
+      told: 'the cloudwatch part of the desired document; null when there is none and nothing is sent',
+      region: 'the Region that is told, or null',
+      metrics:
+        'waiting, doubtful, waitingSinceMs, acceptedMs (the last time), problem and failingMs, refused, askProblem',
+      events: 'the same of log events; null when none are sent',
+      counts: 'since the spool was begun: sent, dropped, expired, refused, unwritten, folded',
+      spoolBytes: 'what the spool takes on the disk',
+      skewMs: 'how far the clock is ahead of the server’s; 0 when they agree',
+      series: 'how many series were told of within an hour, by metric',
+      made: 'bytes of events made since the daemon began: reportBytes, changeBytes, spanMs',
+    },
+  },
 } as const satisfies Record<string, Verb>

@@ -555,15 +555,19 @@ const VERBS = {
     json: { schema: 'garrison/fetch/1', path: 'the file' },
     hidden: true,
   },
-  'fleet settings': {
-    brief: 'tell what the desired document says of the fleet',
+  'daemon settings': {
+    brief: 'tell what the desired document says to the daemon',
     help: 'Started by the daemon, so that what reads the document takes no memory there for long.',
     examples: [],
     operands: {},
     flags: { root: { kind: 'path', placeholder: 'DIR', brief: 'read the document from DIR/etc' } },
     door: 'local',
-    schema: 'garrison/fleet-settings/1',
-    json: { schema: 'garrison/fleet-settings/1', settings: 'the part of the document, with its defaults' },
+    schema: 'garrison/daemon-settings/1',
+    json: {
+      schema: 'garrison/daemon-settings/1',
+      settings:
+        'the parts of the document, with their defaults: fleet, and cloudwatch, which is null when there is none',
+    },
     hidden: true,
   },
   inventory: {

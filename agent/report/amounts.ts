@@ -1,7 +1,7 @@
 // Values of metrics in words with their unit, as findings and charts say them.
 
 import { formatBytes } from '../../provisioning/block/bytes.ts'
-import type { Unit } from './metrics.ts'
+import type { Unit } from '../../provisioning/metrics.ts'
 
 const brief = (value: number): string =>
   Number.isInteger(value) || Math.abs(value) >= 99.5 ? String(Math.round(value)) : value.toPrecision(2)

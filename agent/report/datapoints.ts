@@ -1,10 +1,12 @@
 // Turns what was seen into values of the metrics: what is not known has no value, and a counter that went back gives no rate.
 
+import { type Datapoint, METRICS, type MetricName } from '../../provisioning/metrics.ts'
+import type { Severity, Standing } from '../../provisioning/resource.ts'
 import type { HostLook } from './host/look.ts'
 import type { SlowLook } from './host/slow-look.ts'
-import { type Datapoint, METRICS, type MetricName } from './metrics.ts'
 import type { SeenNotices } from './notices.ts'
 import type { OwnUse } from './own.ts'
+import type { Report } from './report-schema.ts'
 import type { Sample, VmSample } from './sample.ts'
 import { seenValue } from './seen.ts'
 
@@ -217,6 +219,21 @@ function vmValues(all: Collector, before: Sample | null, now: Sample): void {
       ['vm.written', use.writtenPerSecond],
     ])
   }
+}
+
+/** What a report says in numbers: what stands, and what the root side plans. */
+export function reportValues(report: Report | null, atMs: number): readonly Datapoint[] {
+  if (report === null) return []
+  const all = new Collector()
+  const { findings, drift } = report
+  const found = (severity: Severity) => findings.filter((one) => one.severity === severity).length
+  all.add('findings.high', found('high'), atMs)
+  all.add('findings.warning', found('warning'), atMs)
+  const standing = (wanted: Standing) =>
+    drift?.resources.filter((one) => one.standing === wanted).length ?? null
+  all.add('resources.drifted', standing('drifted'), atMs)
+  all.add('resources.unknown', standing('unknown'), atMs)
+  return all.points
 }
 
 function ownValues(all: Collector, before: OwnUse | null, { own, host: { atMs } }: Round): void {

@@ -1,7 +1,7 @@
 // The one table of what the daemon finds: what it means, from when it is said and until when, and what a person does then.
 
+import type { MetricName } from '../../provisioning/metrics.ts'
 import type { Severity } from '../../provisioning/resource.ts'
-import type { MetricName } from './metrics.ts'
 
 /** A finding that a metric makes by itself: it begins above a level, and stands until the value is down at `until`. */
 export interface Level {
@@ -127,6 +127,14 @@ export const FINDINGS = {
       says: (value) => `the clock is ${value} off`,
     },
   },
+  'clock.skewed': {
+    meaning: 'The clock is not what AWS says that the time is. What CloudWatch is told is corrected by it.',
+    when: 'it differs by more than a minute from the date of an answer',
+    remedy: 'See chronyc sources for servers that can be reached; chronyc makestep sets the clock at once.',
+    appearMs: 0,
+    clearMs: 10 * minute,
+    hiddenBy: ['clock.offset'],
+  },
   'clock.stepped': {
     meaning: 'The clock was set to another time while the daemon ran.',
     when: 'the clock moved more than 2 s against the steady one within a round',
@@ -140,6 +148,60 @@ export const FINDINGS = {
     remedy: 'See systemctl status chronyd systemd-timesyncd and whether their servers can be reached.',
     appearMs: 15 * minute,
     clearMs: minute,
+  },
+  'cloudwatch.cannot-ask': {
+    meaning: 'Batches without an answer are kept, since CloudWatch may not be asked whether it has them.',
+    when: 'the role allows to send and not to ask',
+    remedy: 'Allow cloudwatch:GetMetricData, and logs:GetLogEvents where events are sent.',
+    appearMs: 0,
+    clearMs: 0,
+  },
+  'cloudwatch.denied': {
+    meaning: 'This host may not tell CloudWatch anything. What it would tell waits on the disk.',
+    when: 'two requests in a row were refused for want of rights or credentials',
+    remedy: 'Give the instance a role with the policy in docs/usage/cloudwatch.md.',
+    appearMs: 0,
+    clearMs: 0,
+  },
+  'cloudwatch.dropped': {
+    meaning:
+      'Datapoints or events were dropped: for want of room, of a disk that takes them, or for being two weeks old.',
+    when: 'any was; it is told for a day',
+    remedy:
+      'See garrison cloudwatch for what waits and why; raise cloudwatch.spoolMiB if the room is too small.',
+    appearMs: 0,
+    clearMs: 0,
+  },
+  'cloudwatch.refused': {
+    meaning:
+      'CloudWatch does not take a datapoint or event for what it is; it was dropped, the others were sent.',
+    when: 'it was refused by itself while others beside it were taken; it is told for a day',
+    remedy: 'Report it with the text of this finding.',
+    appearMs: 0,
+    clearMs: 0,
+  },
+  'cloudwatch.settings': {
+    meaning: 'It is not known what CloudWatch is to be told, or where.',
+    when: 'the desired document could not be read, or no Region is known',
+    remedy: 'See garrison check /etc/garrison/host.yaml, and the message.',
+    appearMs: 0,
+    clearMs: 0,
+  },
+  'cloudwatch.silent': {
+    meaning:
+      'CloudWatch takes nothing. What it would be told waits on the disk and is sent with its own times.',
+    when: 'every request has failed for 10 min',
+    remedy: 'See garrison cloudwatch for why.',
+    appearMs: 0,
+    clearMs: 0,
+  },
+  'cloudwatch.spool-unwritable': {
+    meaning: 'What CloudWatch would be told cannot be written down, so nothing is sent.',
+    when: 'writing failed',
+    remedy: 'See the message for why; the spool is in /var/lib/garrison/daemon, where there must be space.',
+    appearMs: 0,
+    clearMs: 2 * minute,
+    hiddenBy: ['filesystem.read-only'],
   },
   'cpu.steal': {
     meaning: 'A hypervisor below gives processors to others while work waits here.',

@@ -5,9 +5,9 @@
 // - The rows of the present are rewritten whole: a process that is killed loses at most the minute that had not ended.
 // - Failing to write never keeps the daemon from its work; it is told, and what could not be written is a gap.
 
+import { type Datapoint, METRICS, type MetricName } from '../../provisioning/metrics.ts'
 import { HostError, type ProblemReport } from '../../provisioning/problem.ts'
 import { type Database, databaseError, openDatabase } from '../host/files.ts'
-import { type Datapoint, METRICS, type MetricName } from './metrics.ts'
 import type { StandingFinding } from './standing-findings.ts'
 
 /** One span of time. */

@@ -1,13 +1,13 @@
 // Judges what was seen: says what is so now and is not as healthy as it could be. Pure but for what it must remember.
 
 import { formatBytes } from '../../provisioning/block/bytes.ts'
+import { type Datapoint, METRICS } from '../../provisioning/metrics.ts'
 import type { ProblemReport } from '../../provisioning/problem.ts'
 import type { Severity } from '../../provisioning/resource.ts'
 import { amount } from './amounts.ts'
 import type { Round } from './datapoints.ts'
 import { FINDINGS, type FindingCode, findingEntry, type Level } from './findings.ts'
 import type { Filesystem } from './host/filesystems.ts'
-import { type Datapoint, METRICS } from './metrics.ts'
 import { noticed } from './notices.ts'
 import type { RootView } from './root-view.ts'
 import { type Seen, seenValue } from './seen.ts'

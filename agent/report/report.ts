@@ -1,8 +1,8 @@
 // Makes reports: one snapshot of the host with a generation number, from everything that is known. Its shape is in report-schema.ts.
 
+import { type Datapoint, METRICS } from '../../provisioning/metrics.ts'
 import type { Severity, Standing } from '../../provisioning/resource.ts'
 import { type Round, useOf } from './datapoints.ts'
-import { type Datapoint, METRICS } from './metrics.ts'
 import type { Inventory, Report } from './report-schema.ts'
 import type { RootView } from './root-view.ts'
 import type { HiddenFinding, StandingFinding } from './standing-findings.ts'

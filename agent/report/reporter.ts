@@ -5,14 +5,14 @@
 //   last is used, with its age.
 // - Who listens is told in the order of what happened, and cannot hold up the round.
 
+import { type Datapoint, METRICS, type MetricName } from '../../provisioning/metrics.ts'
 import { HostError, problemOf } from '../../provisioning/problem.ts'
 import type { Clock } from './clock.ts'
-import { datapointsOf, type Round } from './datapoints.ts'
+import { datapointsOf, type Round, reportValues } from './datapoints.ts'
 import type { History } from './history.ts'
 import type { HostLooker } from './host/look.ts'
 import type { SlowLooker } from './host/slow-look.ts'
 import { Judge } from './judge.ts'
-import { type Datapoint, METRICS, type MetricName } from './metrics.ts'
 import type { Notices } from './notices.ts'
 import type { OwnUseLooker } from './own.ts'
 import type { HeardEvent } from './questions.ts'
@@ -173,9 +173,11 @@ export class Reporter {
       ...{ host: host.look(), slow: slow.seen, notices: notices.seen },
       ...{ vms: sample, own: own.look() },
     }
-    const values = datapointsOf(this.#before, round)
+    const seen = datapointsOf(this.#before, round)
+    // What stands is told as it was said last, for it is judged by what is seen now; a report that told it of itself would never rest.
+    const values = [...seen, ...reportValues(this.latest, round.host.atMs)]
     this.#before = round
-    this.#keepValues(values)
+    this.#keepValues(seen)
     history.add(values)
     this.#trend(round)
     const parts = JSON.stringify([

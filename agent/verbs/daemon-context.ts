@@ -1,6 +1,7 @@
 // What the verbs work with that the daemon answers.
 
 import type { Fleet } from '../peers/fleet.ts'
+import type { CloudWatch } from '../report/cloudwatch.ts'
 import type { History } from '../report/history.ts'
 import type { Report } from '../report/report.ts'
 
@@ -18,6 +19,7 @@ export interface DaemonContext {
   readonly clock: () => number
   readonly signal: AbortSignal
   readonly reports: ReportSource
+  readonly cloudwatch: Pick<CloudWatch, 'overview'>
   readonly history: Pick<History, 'read' | 'everyMs' | 'partsOf'>
   /** The other hosts. All of it throws `fleet.none` on a host that is in no fleet. */
   readonly fleet: Pick<Fleet, 'membership' | 'hosts' | 'ask' | 'reportOf' | 'listen'>

@@ -1,11 +1,11 @@
 // The verb `history`: how a metric went, as a chart.
 
+import { METRICS, type MetricName, type Scope, type Unit } from '../../provisioning/metrics.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import { columns, moment, paint, paragraph, type Terminal } from '../api/terminal.ts'
 import { type Args, EXIT, type Exit } from '../api/verbs.ts'
 import { amount } from '../report/amounts.ts'
 import type { Point } from '../report/history.ts'
-import { METRICS, type MetricName, type Scope, type Unit } from '../report/metrics.ts'
 import { chartRows, niceTop } from './chart.ts'
 import type { DaemonContext } from './daemon-context.ts'
 import { sinceMs as momentOf } from './journal.ts'
@@ -58,7 +58,7 @@ function partOf(
 
 /** Reads what was measured. */
 export async function run(
-  context: DaemonContext,
+  context: Pick<DaemonContext, 'clock' | 'history'>,
   { metric, of, since }: Args<'history'>,
 ): Promise<HistoryAnswer> {
   if (metric === undefined) {

@@ -13,7 +13,7 @@ const local = {
   'network restore': () => import('./network-restore.ts'),
   inventory: () => import('./inventory.ts'),
   'ec2-call': () => import('./ec2-call.ts'),
-  'fleet settings': () => import('./fleet-settings.ts'),
+  'daemon settings': () => import('./daemon-settings.ts'),
   'fleet init': () => import('./fleet-init.ts'),
   'fleet invite': () => import('./fleet-invite.ts'),
   'fleet join': () => import('./fleet-join.ts'),
@@ -91,6 +91,7 @@ const ofDaemon = {
   'fleet watch': () => import('./fleet-watch.ts'),
   'fleet report': () => import('./fleet-report.ts'),
   'fleet peers': () => import('./fleet-peers.ts'),
+  cloudwatch: () => import('./cloudwatch.ts'),
 }
 
 /** A verb that runs where the host can be read: in the operate process, or in the client on a host without one. */

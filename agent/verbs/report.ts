@@ -19,7 +19,7 @@ import { findingIndent, findingText, standingStyle } from './wording.ts'
 
 /** Tells the latest report, and with --watch each that differs from the one before; one that the caller is too slow for is left out. */
 export async function* run(
-  { reports, signal }: DaemonContext,
+  { reports, signal }: Pick<DaemonContext, 'reports' | 'signal'>,
   { watch }: Args<'report'>,
 ): AsyncGenerator<Report> {
   let changed = Promise.withResolvers<void>()

@@ -141,7 +141,7 @@ const refused: Readonly<Record<string, readonly [text: Text, ...expected: string
   'no version': ['root: {}\n', 'host.yaml:1:1: version: must be given'],
   'a number for a key': [
     'version: 1\n1: 2\n',
-    'host.yaml:2:1: 1: unknown key "1"; known here: vms, host, root, array, fleet, vmnets, version, volumes, uplinks, software, firewall',
+    'host.yaml:2:1: 1: unknown key "1"; known here: vms, host, root, array, fleet, vmnets, version, volumes, uplinks, software, firewall, cloudwatch',
   ],
   'CRLF line ends': [
     'version: 1\r\narray:\r\n  levl: 5\r\n',

@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import t from 'tap'
 import { amount } from '../../agent/report/amounts.ts'
 import { History } from '../../agent/report/history.ts'
-import { type Datapoint, METRICS, type MetricName } from '../../agent/report/metrics.ts'
 import { chartRows, niceTop } from '../../agent/verbs/chart.ts'
 import { type HistoryAnswer, render, run } from '../../agent/verbs/history.ts'
+import { type Datapoint, METRICS, type MetricName } from '../../provisioning/metrics.ts'
 import { noFleet } from './no-fleet.ts'
 
 const minute = 60_000

@@ -179,6 +179,30 @@ export const METRICS = {
     everySeconds: 10,
     meaning: 'VMs whose QEMU does not answer.',
   },
+  'findings.high': {
+    unit: 'count',
+    per: 'host',
+    everySeconds: 10,
+    meaning: 'Findings of severity high that stand.',
+  },
+  'findings.warning': {
+    unit: 'count',
+    per: 'host',
+    everySeconds: 10,
+    meaning: 'Findings of severity warning that stand.',
+  },
+  'resources.drifted': {
+    unit: 'count',
+    per: 'host',
+    everySeconds: 10,
+    meaning: 'Resources for which steps are planned; no value while the root side has said nothing.',
+  },
+  'resources.unknown': {
+    unit: 'count',
+    per: 'host',
+    everySeconds: 10,
+    meaning: 'Resources that could not be read; no value while the root side has said nothing.',
+  },
   'vm.cpu': {
     unit: 'percent',
     per: 'vm',
