@@ -24,6 +24,26 @@ export const instanceVerbs = {
         'null off EC2, or spot (action, atMs), rebalance (noticedMs), maintenance (id, code, active, description, notBeforeMs, notAfterMs), lifecycle',
     },
   },
+  iam: {
+    brief: 'print the IAM policy that this host needs, and no more',
+    help: 'Prints the policy for the role of the instance: every action that the document makes the host ask for (local network interface, images on S3), each on the narrowest resources and conditions that IAM knows. On the instance itself Region and subnet are filled in from its metadata; elsewhere they are left open (*). Without FILE: the document of this host. It changes nothing and asks nothing of AWS.',
+    examples: [
+      ['garrison iam > policy.json', 'for aws iam put-role-policy --policy-document file://policy.json'],
+      ['garrison iam ./host.yaml --json', 'with the place of the document that needs each statement'],
+    ],
+    operands: { file: { kind: 'path', placeholder: 'FILE', brief: 'the document' } },
+    flags: {},
+    door: 'local',
+    schema: 'garrison/iam/1',
+    json: {
+      schema: 'garrison/iam/1',
+      file: 'the document',
+      policy: 'the policy as IAM reads it; null when the document asks nothing of AWS',
+      because: 'for each statement its Sid and the place of the document that needs it',
+      region: 'the Region that it is limited to, or null',
+      problem: 'null, or why the metadata of the instance could not be read to narrow it',
+    },
+  },
   'ec2-call': {
     brief: 'make one request to the EC2 API, in a unit of its own',
     help: 'Started by the root side, which itself may not speak to the network.',

@@ -12,6 +12,7 @@ const local = {
   fetch: () => import('./fetch.ts'),
   'network restore': () => import('./network-restore.ts'),
   inventory: () => import('./inventory.ts'),
+  iam: () => import('./iam.ts'),
   'ec2-call': () => import('./ec2-call.ts'),
   'daemon settings': () => import('./daemon-settings.ts'),
   'fleet init': () => import('./fleet-init.ts'),

@@ -3,6 +3,8 @@
 
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
+import type { Policy } from '../../provisioning/iam.ts'
+import { judgedOf, refusedBy } from './iam-judge.ts'
 
 /** What a call is answered with instead. `performed`: moto has done it, and the answer is lost. */
 export type Failure =
@@ -27,6 +29,8 @@ export interface Ec2Front {
   fail(action: string, ...failures: readonly Failure[]): void
   /** Called when a request has come, and when it was performed and is not answered yet. `call`: its place in `calls`, from 1. */
   onCall: (action: string, at: 'asked' | 'performed', call: number) => void | Promise<void>
+  /** What those who ask may do; null: everything. */
+  allowed: { readonly policy: Policy; readonly region: string } | null
   /** So many descriptions do not show an interface yet that was just made. */
   hidden: number
   setSubnet(id: string, more: { readonly outpostArn?: string; readonly lniDeviceIndex?: number }): void
@@ -165,6 +169,23 @@ export async function startEc2Front(moto: string): Promise<Ec2Front> {
     return turn
   }
 
+  const refusal = async (form: URLSearchParams, headers: IncomingMessage['headers']) => {
+    if (front.allowed === null) return null
+    const { policy, region } = front.allowed
+    const judged = await judgedOf(form, region, async (id) => {
+      const [one = ''] = await describe('network-interface-id', id, headers)
+      const tags = itemsOf(one, 'tagSet').items
+      return {
+        tags: Object.fromEntries(tags.map((tag) => [textIn(tag, 'key') ?? '', textIn(tag, 'value') ?? ''])),
+        instanceId: textIn(one, 'instanceId') ?? '',
+      }
+    })
+    const refused = refusedBy(policy, judged)
+    if (refused === null) return null
+    const message = `You are not authorized to perform this operation. User: someone is not authorized to perform: ${refused.action} on resource: ${refused.arn} because no identity-based policy allows the ${refused.action} action`
+    return { status: 403, body: xmlError('UnauthorizedOperation', message) }
+  }
+
   const perform = async (form: URLSearchParams, headers: IncomingMessage['headers']): Promise<Answer> => {
     const action = form.get('Action') ?? ''
     const done = { status: 200, body: xmlDone(action) }
@@ -233,7 +254,9 @@ export async function startEc2Front(moto: string): Promise<Ec2Front> {
     else if (failure === 'page') send(200, '<html><head><title>Please log in</head></html>')
     else {
       const result =
-        failure === 'torn' ? { status: 200, body: xmlDone(action) } : await inTurn(form, request.headers)
+        failure === 'torn'
+          ? { status: 200, body: xmlDone(action) }
+          : ((await refusal(form, request.headers)) ?? (await inTurn(form, request.headers)))
       await front.onCall(action, 'performed', call)
       if (failure === 'performed-reset') request.socket.resetAndDestroy()
       else if (failure === 'torn' || failure === 'performed-torn') {
@@ -260,6 +283,7 @@ export async function startEc2Front(moto: string): Promise<Ec2Front> {
     calls: [],
     fail: (action, ...more) => void failures.set(action, [...more]),
     onCall: () => {},
+    allowed: null,
     hidden: 0,
     setSubnet: (id, more) => void subnets.set(id, { ...more }),
     async close() {

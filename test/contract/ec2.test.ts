@@ -19,6 +19,8 @@ import t, { type Test } from 'tap'
 import { Ec2 } from '../../agent/host/ec2.ts'
 import { callEc2 } from '../../agent/host/ec2-call.ts'
 import { Imds } from '../../agent/host/imds.ts'
+import { desiredSchema } from '../../provisioning/desired.ts'
+import { type Needed, neededOf, policyOf } from '../../provisioning/iam.ts'
 import { EC2_ACTIONS, ownTag } from '../../provisioning/instance.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import { type Failure, startEc2Front } from './ec2-front.ts'
@@ -314,6 +316,39 @@ t.test('what is denied at a change names the action, and nothing else is asked f
     t.same(whatEnded(await applyLni(host.folder)), ['settled'], 'allowed by now')
     await oneInterface(t, host, action)
   }
+})
+
+t.test('what garrison iam prints is enough, and no statement of it is too much', async (t) => {
+  const tags = { team: 'edge' }
+  const uplinks = { lan: { lni: { tags }, address: 'dhcp' } }
+  const neededBy = async (host: Host, instance?: string) => {
+    imds.paths.set(`network/interfaces/macs/${imds.paths.get('mac')}/subnet-id`, host.subnetId)
+    const document = desiredSchema.parse({ version: 1, host: { instance }, uplinks })
+    return neededOf({ ...document, sources: {} }, await new Imds({ isInstance: async () => true }).instance())
+  }
+  const apply = async (host: Host, needed: readonly Needed[]) => {
+    const policy = policyOf(needed)
+    front.allowed = policy && { policy, region }
+    const ended = await applyLni(host.folder, { tags })
+    front.allowed = null
+    return ended
+  }
+  const host = await newHost(t)
+  const needed = await neededBy(host)
+  t.same(whatEnded(await apply(host, needed)), ['settled'])
+  for (const { statement } of needed) {
+    const poor = await newHost(t)
+    const rest = (await neededBy(poor)).filter((one) => one.statement.Sid !== statement.Sid)
+    const { problems, assessments } = await apply(poor, rest)
+    const denied = problems[0] ?? assessments[0]?.steps[0]?.blocked
+    t.match(denied, { code: 'ec2.denied', remedy: /garrison iam/ }, `without ${statement.Sid}`)
+    const { action } = { action: null, ...(denied?.details as object | undefined) }
+    t.ok(statement.Action.includes(String(action)), `${denied?.message}`)
+  }
+  const own = await newHost(t)
+  t.same(whatEnded(await apply(own, await neededBy(own, own.instanceId))), ['settled'], 'for it alone')
+  const other = await newHost(t)
+  t.same(whatEnded(await apply(other, await neededBy(other, own.instanceId))), ['failed', 'ec2.denied'])
 })
 
 t.test(
