@@ -30,7 +30,9 @@ const tools = [
   { package: 'python3-venv', path: '/usr/share/python-wheels' },
   { package: 'qemu-system-x86', path: '/usr/bin/qemu-system-x86_64' },
   { package: 'qemu-utils', path: '/usr/bin/qemu-img' },
+  { package: 'strace', path: '/usr/bin/strace' },
   { package: 'systemd', path: '/usr/bin/systemd-socket-activate' },
+  { package: 'systemd-container', path: '/usr/bin/systemd-nspawn' },
   { package: 'xorriso', path: '/usr/bin/xorriso' },
 ]
 

@@ -1,6 +1,8 @@
 // What the lab needs on the machine, and how it gets there: Debian packages, by apt-get.
 import { existsSync } from 'node:fs'
-import { runTool } from './processes.ts'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { runTool, takeLock } from './processes.ts'
 
 /** Each package the lab needs on the machine, with one file that shows that it is there. */
 export const requirements: ReadonlyArray<{ package: string; path: string }> = [
@@ -33,14 +35,20 @@ export async function ensureRequirements(
         `  sudo apt-get update && sudo apt-get ${install.join(' ')}`,
     )
   }
-  progress(`installing ${missing.join(', ')}`)
-  await runTool(['/usr/bin/apt-get', 'update'], { env: aptEnv })
-  await runTool(['/usr/bin/apt-get', ...install], {
-    env: aptEnv,
-    onLine: (line) => {
-      if (line.startsWith('Setting up')) progress(line)
-    },
-  })
+  // Several test files may want something at once, and apt-get does not wait for its lists.
+  const lock = await takeLock(join(tmpdir(), 'garrison-apt.lock'), true)
+  try {
+    progress(`installing ${missing.join(', ')}`)
+    await runTool(['/usr/bin/apt-get', 'update'], { env: aptEnv })
+    await runTool(['/usr/bin/apt-get', ...install], {
+      env: aptEnv,
+      onLine: (line) => {
+        if (line.startsWith('Setting up')) progress(line)
+      },
+    })
+  } finally {
+    await lock?.release()
+  }
   const still = needed.filter((one) => !existsSync(one.path))
   if (still.length > 0) {
     throw new Error(
