@@ -1,6 +1,6 @@
 // What IAM must allow a host for what its document asks of AWS: the statements of a policy, as narrow as IAM can say them.
 //
-// Which resources and condition keys an action has is told by the Service Authorization Reference (Amazon EC2, Amazon S3).
+// Which resources and condition keys an action has is told by the Service Authorization Reference (Amazon EC2, S3, CloudWatch, CloudWatch Logs).
 
 import type { Desired } from './desired.ts'
 import { EC2_ACTIONS, type InstanceFacts, ownTag } from './instance.ts'
@@ -102,6 +102,34 @@ function lniStatements(lni: NonNullable<LniWish>, place: Place): readonly Statem
 
 type LniWish = NonNullable<Desired['uplinks']>[string]['lni']
 
+/** What the reports to CloudWatch need; a part that is told twice is looked up first, so it is read too. */
+function cloudwatchStatements(told: NonNullable<Desired['cloudwatch']>, place: Place): readonly Statement[] {
+  const region = told.region ?? place.region
+  const metrics = [
+    allow('GarrisonMetrics', ['cloudwatch:PutMetricData'], ['*'], {
+      StringEquals: { 'cloudwatch:namespace': told.namespace },
+    }),
+    // It knows neither resources nor namespaces.
+    allow(
+      'GarrisonMetricsSeen',
+      ['cloudwatch:GetMetricData'],
+      ['*'],
+      region === null ? null : { StringEquals: { 'aws:RequestedRegion': region } },
+    ),
+  ]
+  if (told.logs === undefined) return metrics
+  const group = `arn:${place.partition}:logs:${region ?? '*'}:*:log-group:${told.logs.group}`
+  return [
+    ...metrics,
+    allow(
+      'GarrisonLogGroup',
+      ['logs:CreateLogGroup', 'logs:PutRetentionPolicy', 'logs:CreateLogStream'],
+      [group, `${group}:*`],
+    ),
+    allow('GarrisonLogs', ['logs:PutLogEvents', 'logs:GetLogEvents'], [`${group}:log-stream:*`]),
+  ]
+}
+
 /** Characters that mean something in a Resource stand for themselves only as policy variables. */
 const literally = (key: string): string => key.replaceAll(/[*?$]/g, (one) => `\${${one}}`)
 
@@ -126,6 +154,9 @@ export function neededOf(desired: Desired, facts: InstanceFacts | null): readonl
       ? []
       : lniStatements(lni, place).map((statement) => ({ statement, because: `uplinks.${name}.lni` })),
   )
+  if (desired.cloudwatch !== undefined)
+    for (const statement of cloudwatchStatements(desired.cloudwatch, place))
+      needed.push({ statement, because: 'cloudwatch' })
   const found = objects(desired)
   const arns = found.map(({ object }) => `arn:${place.partition}:s3:::${literally(object)}`)
   if (found.length > 0)

@@ -138,7 +138,7 @@ export const PROBLEMS = {
   'cloudwatch.denied': {
     meaning: 'This host may not tell CloudWatch anything, or has no credentials that hold.',
     remedy:
-      'Give the instance a role that allows cloudwatch:PutMetricData and cloudwatch:GetMetricData, and logs:… where events are sent; docs/usage/cloudwatch.md has the whole policy.',
+      'Give the instance a role that allows cloudwatch:PutMetricData and cloudwatch:GetMetricData, and logs:… where events are sent: garrison iam prints the whole policy.',
   },
   'cloudwatch.no-region': {
     meaning: 'It is not known which Region CloudWatch is to be told in.',

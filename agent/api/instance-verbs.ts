@@ -26,7 +26,7 @@ export const instanceVerbs = {
   },
   iam: {
     brief: 'print the IAM policy that this host needs, and no more',
-    help: 'Prints the policy for the role of the instance: every action that the document makes the host ask for (local network interface, images on S3), each on the narrowest resources and conditions that IAM knows. On the instance itself Region and subnet are filled in from its metadata; elsewhere they are left open (*). Without FILE: the document of this host. It changes nothing and asks nothing of AWS.',
+    help: 'Prints the policy for the role of the instance: every action that the document makes the host ask for (local network interface, images on S3, CloudWatch), each on the narrowest resources and conditions that IAM knows. On the instance itself Region and subnet are filled in from its metadata; elsewhere they are left open (*). Without FILE: the document of this host. It changes nothing and asks nothing of AWS.',
     examples: [
       ['garrison iam > policy.json', 'for aws iam put-role-policy --policy-document file://policy.json'],
       ['garrison iam ./host.yaml --json', 'with the place of the document that needs each statement'],

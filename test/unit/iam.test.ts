@@ -102,6 +102,23 @@ t.test('images on S3, one object each', async (t) => {
   ])
 })
 
+t.test('CloudWatch: the namespace of the document, and its log group', async (t) => {
+  const [put, get, ...none] = statements({ cloudwatch: { namespace: 'Edge' } })
+  t.match(put, {
+    Action: ['cloudwatch:PutMetricData'],
+    Condition: { StringEquals: { 'cloudwatch:namespace': 'Edge' } },
+  })
+  t.match(get, { Action: ['cloudwatch:GetMetricData'] })
+  t.same(none, [], 'no logs where none are sent')
+  const [, there, group, events] = statements({
+    cloudwatch: { region: 'xx-other-2', logs: { group: '/edge' } },
+  })
+  t.match(there?.Condition, { StringEquals: { 'aws:RequestedRegion': 'xx-other-2' } })
+  const named = arn('aws-xx', 'logs', 'xx-other-2', '*', 'log-group', '/edge')
+  t.same(group?.Resource, [named, `${named}:*`])
+  t.same(events?.Resource, [`${named}:log-stream:*`])
+})
+
 t.test('the verb', async (t) => {
   const parts = (instance: () => Promise<InstanceFacts | null>, more: Record<string, unknown>) => ({
     parts: async () =>
