@@ -82,6 +82,11 @@ const refusals: ReadonlySet<string> = new Set([
   'door.refused',
   'apply.locked',
   'plan.other-instance',
+  'fleet.denied',
+  'fleet.exists',
+  'fleet.name-taken',
+  'fleet.role-refused',
+  'fleet.token-refused',
 ])
 
 /** The last line of a terminal: what goes on and for how long, written over until the next line is said. */

@@ -38,8 +38,6 @@ export interface FleetGround {
   readonly clock: { epochMs(): number; steadyMs(): number }
   readonly log: { info(what: object, text: string): void; error(what: object, text: string): void }
   readonly pace?: Partial<Pace>
-  /** How often it is looked whether a certificate is due. */
-  readonly renewCheckMs?: number
 }
 
 /** How the host is in its fleet. */
@@ -61,6 +59,7 @@ export interface Membership {
 const reloadDelayMs = 100
 const retryMs = 60_000
 const keepEveryMs = 60_000
+const mostRenewCheckMs = 60_000
 const issuerNoticeMs = 120 * 86_400_000
 const mostAddresses = 16
 
@@ -350,7 +349,13 @@ class Member {
       )
       member.#timers.push(timer)
     }
-    every(ground.renewCheckMs ?? 60_000, () => member.renew(), 'the certificate could not be renewed')
+    // Often enough also for a certificate that lasts an hour.
+    const lifetimeMs = identity.expiresMs - keyring.credentials.beganMs
+    every(
+      Math.min(mostRenewCheckMs, lifetimeMs / 50),
+      () => member.renew(),
+      'the certificate could not be renewed',
+    )
     every(keepEveryMs, () => member.#keep(), 'what is known of the fleet could not be kept')
     return member
   }

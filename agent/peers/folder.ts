@@ -66,10 +66,11 @@ export class FleetFolder {
     return join(this.path, ...names)
   }
 
-  /** Makes the folder where it is missing; as root, becomes its owner first where it is there. */
+  /** Makes the folder and what is below it where it is missing; as root, becomes its owner first where it is there. */
   async enter(): Promise<void> {
     await becomeOwner(this.path)
-    await makeFolder(this.path, { mode: 0o700 })
+    for (const name of ['', 'invited', 'enrolled', 'revoked'])
+      await makeFolder(this.#at(name), { mode: 0o700 })
   }
 
   /** The certificate of the authority (PEM), or null when the host is in no fleet. */

@@ -389,6 +389,15 @@ export class Mesh {
     entry.nextDialMs = this.#ground.clock.steadyMs() + limitMs * (0.2 + 0.8 * Math.random())
   }
 
+  /** One answers after none did: the network is back, and for the others too. */
+  #hurry(): void {
+    const nowMs = this.#ground.clock.steadyMs()
+    for (const entry of this.#hosts.values()) {
+      entry.tries = 0
+      entry.nextDialMs = Math.min(entry.nextDialMs, nowMs + this.#pace.leastRedialMs * 4 * Math.random())
+    }
+  }
+
   #greet(socket: WebSocket, peer: Identity, way: Way): void {
     let entry: Entry | null = null
     const { steadyMs } = this.#ground.clock
@@ -436,7 +445,9 @@ export class Mesh {
       return null
     }
     this.#greeting.delete(link)
+    const isFirst = [...this.#hosts.values()].every((one) => one.link === null)
     entry.link = link
+    if (isFirst) this.#hurry()
     link.issues = issues
     entry.problem = null
     entry.told = addresses.map(parseAddress)

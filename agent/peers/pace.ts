@@ -29,7 +29,7 @@ export const usualPace: Pace = {
   stalledMs: 10_000,
   helloMs: 5000,
   takenMs: 30_000,
-  courtesyMs: 5000,
+  courtesyMs: 1000,
   leastRedialMs: 1000,
   mostRedialMs: 60_000,
   askMs: 30_000,

@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline'
 import { Fleet, type FleetDesired, type FleetGround } from '../../agent/peers/fleet.ts'
 
 /** What the process is started with, as JSON in its only argument. */
-export interface FleetHostOptions extends Pick<FleetGround, 'folder' | 'pace' | 'renewCheckMs'> {
+export interface FleetHostOptions extends Pick<FleetGround, 'folder' | 'pace'> {
   readonly desired: FleetDesired
   /** The socket of each door that there is. */
   readonly sockets?: Readonly<Record<string, string>>

@@ -140,7 +140,6 @@ export class FleetWorld {
     const host = new FleetHost(name, {
       folder: join(this.root, name),
       pace: fast,
-      renewCheckMs: 200,
       ...this.options,
       ...options,
       desired: {
