@@ -292,7 +292,7 @@ async function soak(peers: readonly Peer[]): Promise<void> {
   dialAll(peers)
   const turn = async (peer: Peer) => {
     while (done < most) {
-      await until('linked', () => peer.isLinked(), 30_000)
+      await until('linked', () => peer.isLinked(), 180_000)
       done += 1
       if (done % grain === 0) {
         const { rssBytes } = await useOf(host)
@@ -303,7 +303,7 @@ async function soak(peers: readonly Peer[]): Promise<void> {
       if (done % 3 === 0) gone?.close(1001)
       else if (done % 3 === 1) gone?.terminate()
       else peer.mesh.renewed()
-      await until('a new one', () => peer.socket !== gone, 30_000)
+      await until('a new one', () => peer.socket !== gone, 180_000)
       peer.mesh.list({ h000: address })
     }
   }
