@@ -54,6 +54,9 @@ export interface Ended {
   readonly problems: readonly string[]
 }
 
+/** So long before its deadline a change begins to be undone: a program is started, the backend reads files, a lease is asked for. */
+export const leadMs = (deadlineMs: number): number => Math.min(8000, deadlineMs / 4)
+
 const names = {
   armed: 'armed.json',
   restoring: 'restoring.json',
@@ -156,7 +159,10 @@ export async function assertNonePending(folder: string): Promise<void> {
   const pending = (await readArmed(folder)) ?? (await readRestoring(folder))
   if (pending)
     throw new HostError('undo.pending', `an earlier change is not confirmed yet: ${pending.summary}`, {
-      details: { summary: pending.summary, undoneAtMs: pending.armedAtMs + pending.deadlineMs },
+      details: {
+        summary: pending.summary,
+        undoneAtMs: pending.armedAtMs + pending.deadlineMs - leadMs(pending.deadlineMs),
+      },
     })
 }
 

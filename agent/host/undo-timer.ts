@@ -2,10 +2,14 @@
 
 import { HostError } from '../../provisioning/problem.ts'
 import { type Argv, execute, lastLines } from './exec.ts'
+import { leadMs } from './undo-saved.ts'
 
 /** What ends a change that nobody confirms, whatever becomes of this process. */
 export interface UndoTimer {
-  /** Begins to count. Throws `undo.unarmed` when it would not come, or nothing would undo at boot. */
+  /**
+   * Begins to count, so that the old configuration is back by the deadline: the undoing begins `leadMs` before. Throws
+   * `undo.unarmed` when it would not come, or nothing would undo at boot.
+   */
   start(deadlineMs: number): Promise<void>
   isRunning(): Promise<boolean>
   stop(): Promise<void>
@@ -35,7 +39,7 @@ export const systemdTimer: UndoTimer = {
     const { exit, stderr } = await run([
       '/usr/bin/systemd-run',
       `--unit=${unit}.service`,
-      `--on-active=${deadlineMs}ms`,
+      `--on-active=${deadlineMs - leadMs(deadlineMs)}ms`,
       '--timer-property=AccuracySec=100ms',
       '--quiet',
     ])

@@ -6,6 +6,7 @@ import { EXIT, type Exit } from '../api/verbs.ts'
 import {
   type Armed,
   type Ended,
+  leadMs,
   readArmed,
   readEnded,
   readRestoring,
@@ -34,7 +35,7 @@ const pendingOf = (armed: Armed | null): Pending | null =>
   armed && {
     summary: armed.summary,
     armedAtMs: armed.armedAtMs,
-    undoneAtMs: armed.armedAtMs + armed.deadlineMs,
+    undoneAtMs: armed.armedAtMs + armed.deadlineMs - leadMs(armed.deadlineMs),
     files: armed.files.map(({ path }) => path),
     reload: armed.reload.map(({ argv }) => commandText(argv)),
   }

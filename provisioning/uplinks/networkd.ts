@@ -36,6 +36,8 @@ const dhcpLines = ({ metric }: Wanted): readonly string[] => [
   '',
   '[DHCPv4]',
   'ClientIdentifier=mac',
+  // The address is kept for this host while it starts again or is configured anew.
+  'SendRelease=no',
   `RouteMetric=${metric}`,
   // What a server that nobody vouches for may not do: take the routes to the metadata, the name of the host, its clock, its MTU.
   'UseRoutes=no',
@@ -86,7 +88,11 @@ function network(wanted: Wanted): OwnFile {
         '',
         '[Route]',
         `Destination=${to}`,
-        ...(via === null ? (to.includes(':') ? [] : ['Scope=link']) : [`Gateway=${via}`]),
+        ...(via === null
+          ? to.includes(':')
+            ? []
+            : ['Scope=link']
+          : [`Gateway=${via}`, ...(dhcp || advertised ? ['GatewayOnLink=yes'] : [])]),
         ...(table === null ? [] : [`Table=${table}`]),
       ]),
       rules.flatMap(({ from, table }) => [
@@ -127,13 +133,16 @@ export const networkctlReconfigure = (name: string): [string, ...string[]] => [
 
 const onlineSeconds = 20
 
-/** What makes networkd use changed files of an interface, whose name is given, and waits until it has an address. */
-export const networkdApply = (name: string | null): readonly Action[] => [
+/**
+ * What makes networkd use the files of an interface, whose name is given, and waits until it has an address. When it reads files
+ * that have changed it configures the interface anew by itself, and asked to in the middle of that it would begin again.
+ */
+export const networkdApply = (name: string | null, changed: boolean): readonly Action[] => [
   { kind: 'run', argv: networkctlReload(), deadlineMs: 30_000 },
   ...(name === null
     ? []
     : ([
-        { kind: 'run', argv: networkctlReconfigure(name), deadlineMs: 30_000 },
+        ...(changed ? [] : [{ kind: 'run', argv: networkctlReconfigure(name), deadlineMs: 30_000 } as const]),
         {
           kind: 'run',
           argv: [

@@ -372,10 +372,12 @@ export async function observe(reader: HostReader, { uplinks }: Desired): Promise
     declared: true,
     backend: both ? (first?.holder.by ?? only) : only,
     both,
-    // Where the metadata are silent our own file says whether they were once there.
+    // Where the metadata are silent the firmware says that they should not be, or our own file that they were once there: a host
+    // does not cease to be an instance because a lease has taken the way to them.
     onEc2:
       instance !== null ||
-      (instanceProblem !== null && files.some(({ content }) => content.includes('169.254.169.254'))),
+      instanceProblem !== null ||
+      files.some(({ content }) => content.includes('169.254.169.254')),
     interfaces,
     lni,
     instanceProblem,

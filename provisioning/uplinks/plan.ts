@@ -172,9 +172,9 @@ interface Part {
 }
 
 /** What makes the backend use the files of an uplink and its VLANs. */
-function apply(backend: Backend, parts: readonly Part[]): readonly Action[] {
+function apply(backend: Backend, parts: readonly Part[], changed: boolean): readonly Action[] {
   const name = parts[0]?.one.link?.name ?? null
-  if (backend === 'networkd') return networkdApply(name)
+  if (backend === 'networkd') return networkdApply(name, changed)
   const paths = parts.map(({ wanted }) => profileFile(wanted).path)
   return nmApply(paths, name === null ? [] : parts.map(({ wanted }) => wanted.key))
 }
@@ -337,7 +337,7 @@ function planUplink(
       : [
           ...changed.map(write),
           ...stray.map(({ path }): Action => ({ kind: 'remove', path })),
-          ...apply(backend, parts),
+          ...apply(backend, parts, changed.length + stray.length > 0),
         ],
     ...(inTheWay && { blocked: inTheWay }),
   }

@@ -1,4 +1,4 @@
-// Instance metadata on loopback: tokens as IMDSv2 has them, a table of paths, and whatever a test wants to go wrong.
+// Instance metadata on loopback or in a namespace: tokens as IMDSv2 has them, a table of paths, and whatever a test wants to go wrong.
 
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
@@ -48,7 +48,10 @@ export const usualPaths: Readonly<Record<string, string>> = {
 }
 
 /** Serves metadata until closed. */
-export async function startFakeImds(paths: Readonly<Record<string, string>> = usualPaths): Promise<FakeImds> {
+export async function startFakeImds(
+  paths: Readonly<Record<string, string>> = usualPaths,
+  at = { host: '127.0.0.1', port: 0 },
+): Promise<FakeImds> {
   const table = new Map(Object.entries(paths))
   const asked: string[] = []
   const wrong = new Map<string, Misanswer[]>()
@@ -103,10 +106,10 @@ export async function startFakeImds(paths: Readonly<Record<string, string>> = us
     sockets.add(socket)
     socket.on('close', () => sockets.delete(socket))
   })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  await new Promise<void>((resolve) => server.listen(at.port, at.host, resolve))
   const { port } = server.address() as AddressInfo
   return {
-    endpoint: `http://127.0.0.1:${port}`,
+    endpoint: `http://${at.host}:${port}`,
     paths: table,
     asked,
     misanswer: (path, ...answers) => void wrong.set(path, [...answers]),
@@ -118,4 +121,10 @@ export async function startFakeImds(paths: Readonly<Record<string, string>> = us
       await new Promise((resolve) => server.close(resolve))
     },
   }
+}
+
+// As a program: node fake-imds.ts PATHS, at the address where EC2 has it.
+if (process.argv[1] === import.meta.filename) {
+  await startFakeImds(JSON.parse(process.argv[2] ?? '{}'), { host: '169.254.169.254', port: 80 })
+  console.log('ready')
 }

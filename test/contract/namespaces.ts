@@ -1,6 +1,7 @@
 // Network namespaces for tests: made under a name of their own, commands run in them, all gone at the end. Needs root.
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
+import type { Readable } from 'node:stream'
 
 const ip = (...args: readonly string[]): string =>
   execFileSync('/usr/sbin/ip', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
@@ -13,7 +14,7 @@ export interface Namespace {
   /** Runs a program in it; never throws for how it ended. */
   run(argv: readonly string[]): { exit: number; stdout: string; stderr: string }
   /** Starts a program and waits for its first output; it ends with the namespace. */
-  start(argv: readonly string[]): Promise<void>
+  start(argv: readonly string[], says?: 'stdout' | 'stderr'): Promise<void>
 }
 
 /** Makes namespaces for one test file; `close` takes them and what runs in them away. */
@@ -22,7 +23,7 @@ export function namespaces() {
   const started: ReturnType<typeof spawn>[] = []
   return {
     make(label: string): Namespace {
-      const name = `undo-${process.pid}-${label}`
+      const name = `garrison-${process.pid}-${label}`
       ip('netns', 'add', name)
       made.push(name)
       const within = (argv: readonly string[]) => ['netns', 'exec', name, ...argv]
@@ -36,10 +37,17 @@ export function namespaces() {
           })
           return { exit: status ?? -1, stdout, stderr }
         },
-        async start(argv) {
-          const child = spawn('/usr/sbin/ip', within(argv), { stdio: ['ignore', 'pipe', 'inherit'] })
+        async start(argv, says = 'stdout') {
+          const child = spawn('/usr/sbin/ip', within(argv), {
+            stdio: ['ignore', 'pipe', says === 'stderr' ? 'pipe' : 'inherit'],
+          })
           started.push(child)
-          await once(child.stdout, 'data')
+          const ended = once(child, 'exit').then(([exit]) => {
+            throw new Error(`${argv.join(' ')}: ended with ${exit}`)
+          })
+          await Promise.race([once(child[says] as Readable, 'data'), ended])
+          ended.catch(() => {})
+          child[says]?.resume()
         },
       }
     },

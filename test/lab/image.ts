@@ -184,7 +184,8 @@ export function cacheDirectory(): string {
   return join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'garrison-lab')
 }
 
-const hashOf = (recipe: unknown) =>
+/** What tells one recipe from another in the name of a directory of the cache. */
+export const hashOf = (recipe: unknown) =>
   createHash('sha256').update(JSON.stringify(recipe)).digest('hex').slice(0, 16)
 
 /** Builds, or finds in the cache, the image of a layout; `prepared` has the whole package set installed already. */
@@ -229,7 +230,7 @@ export async function buildImage(
  * A directory of the cache, built at most once at a time. It is built under another name and renamed when whole, so an
  * interrupted build is never used; the lock dies with its holder, so one is never waited for in vain.
  */
-async function cached(
+export async function cached(
   name: string,
   progress: (line: string) => void,
   build: (directory: string) => Promise<void>,

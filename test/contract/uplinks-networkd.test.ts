@@ -1,0 +1,4 @@
+// The interfaces to the networks outside, by systemd-networkd.
+import { suite } from './uplinks-suite.ts'
+
+await suite('networkd')

@@ -1,0 +1,4 @@
+// The interfaces to the networks outside, by NetworkManager.
+import { suite } from './uplinks-suite.ts'
+
+await suite('networkmanager')
