@@ -118,12 +118,11 @@ export function render(line: BackupsLine, terminal: Terminal): string | null {
         paragraph('', line.problem.remedy, 2),
       ].join('\n')
     case 'finished':
-      return [
+      return `${[
         count(line.backups, 'backup'),
         ...(line.damaged > 0 ? [`${line.damaged} damaged`] : []),
         ...(line.unreadable > 0 ? [`${count(line.unreadable, 'manifest')} unreadable`] : []),
-        `in ${duration(line.durationMs)}.`,
-      ].join(', ')
+      ].join(', ')} in ${duration(line.durationMs)}.`
   }
 }
 

@@ -1,13 +1,15 @@
-// The page about VMs: what it declares is a document, and what it types are verbs.
+// The pages about VMs and their backups: what they declare is a document, and what they type are verbs.
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { parseCommandLine } from '../../agent/api/arguments.ts'
+import { checkedArgs, parseCommandLine } from '../../agent/api/arguments.ts'
 import { parseDocument } from '../../provisioning/document.ts'
 
-const page = readFileSync(join(import.meta.dirname, '../../docs/usage/vms.md'), 'utf8')
-const blocks = [...page.matchAll(/^```(\w+)\n([\s\S]*?)^```$/gm)]
+const read = (name: string) => readFileSync(join(import.meta.dirname, '../../docs/usage', name), 'utf8')
+const blocksOf = (text: string) => [...text.matchAll(/^```(\w+)\n([\s\S]*?)^```$/gm)]
+const page = read('vms.md')
+const blocks = blocksOf(page)
 
 t.test('documents', async (t) => {
   const documents = blocks.flatMap(([, language, text = '']) => (language === 'yaml' ? [text] : []))
@@ -22,7 +24,15 @@ t.test('documents', async (t) => {
 })
 
 t.test('command lines', async (t) => {
-  const typed = blocks.flatMap(([, , text = '']) => [...text.matchAll(/^\$ garrison (.*)$/gm)])
-  t.not(typed.length, 0)
-  for (const [, line = ''] of typed) t.ok(parseCommandLine(line.split(' ')).verb, line)
+  for (const text of [page, read('backup.md')]) {
+    const shown = blocksOf(text).flatMap(([, , block = '']) => [...block.matchAll(/^[$#] garrison (.*)$/gm)])
+    const inline = [...text.matchAll(/`garrison (vm [^`…]*)`/g)]
+    t.not(shown.length, 0)
+    for (const [, line = ''] of shown) {
+      const { verb, values } = parseCommandLine(line.split(' '))
+      t.ok(verb, line)
+      if (verb !== null) t.doesNotThrow(() => checkedArgs(verb, values), line)
+    }
+    for (const [, line = ''] of inline) t.ok(parseCommandLine(line.split(' ')).verb, line)
+  }
 })
