@@ -47,9 +47,11 @@ const grains = [
   { table: 'quarters', everyMs: 15 * minuteMs, keptMs: 14 * dayMs },
   { table: 'watches', everyMs: 180 * minuteMs, keptMs: 400 * dayMs },
 ] as const
+const [, , coarsest] = grains
 
 const tables = `
-  CREATE TABLE IF NOT EXISTS series (id INTEGER PRIMARY KEY, metric TEXT NOT NULL, part TEXT NOT NULL, UNIQUE (metric, part));
+  CREATE TABLE IF NOT EXISTS series (id INTEGER PRIMARY KEY AUTOINCREMENT, metric TEXT NOT NULL, part TEXT NOT NULL,
+    seen INTEGER NOT NULL, UNIQUE (metric, part));
   CREATE TABLE IF NOT EXISTS kept (name TEXT PRIMARY KEY, value TEXT NOT NULL);
   ${grains.map(({ table }) => `CREATE TABLE IF NOT EXISTS ${table} (at INTEGER PRIMARY KEY, tallies BLOB NOT NULL);`).join('\n')}`
 
@@ -103,6 +105,9 @@ interface Present {
   at: number
   tallies: Map<number, Tally>
 }
+
+/** More series than a host ever has at once: the names of VMs that come and go must not fill the file. */
+const mostSeries = 20_000
 
 /** How much of a history that has no file is kept. */
 const inMemoryBytes = 8 * 2 ** 20
@@ -182,6 +187,8 @@ export class History {
       for (const present of this.#presents) {
         const at = Math.floor(nowMs / present.grain.everyMs)
         if (present.at === at) continue
+        // In the coarsest grain alone, for one that was seen in it has values for as long.
+        if (present.grain === coarsest) this.#forgetSeries(present, nowMs)
         present.at = at
         present.tallies = new Map(unpacked(this.#row(present.grain.table, at)))
       }
@@ -265,7 +272,6 @@ export class History {
   }
 
   #grainFor(spanMs: number, leastMs: number): (typeof grains)[number] {
-    const [, , coarsest] = grains
     return grains.find(({ keptMs, everyMs }) => spanMs <= keptMs && everyMs >= leastMs) ?? coarsest
   }
 
@@ -288,29 +294,55 @@ export class History {
     const known = this.#ids.get(key)
     if (known !== undefined) return known
     const database = this.#database
-    database.prepare('INSERT OR IGNORE INTO series (metric, part) VALUES (?, ?)').run(metric, part)
+    const nowMs = (this.#presents[0]?.at ?? 0) * minuteMs
+    database
+      .prepare('INSERT OR IGNORE INTO series (metric, part, seen) VALUES (?, ?, ?)')
+      .run(metric, part, nowMs)
     const found = database.prepare('SELECT id FROM series WHERE metric = ? AND part = ?').get(metric, part)
     const id = Number(found?.id)
     this.#ids.set(key, id)
     return id
   }
 
-  /** The spans of now, all of them or none. */
-  #write(): void {
-    if (this.#presents.every(({ at }) => at === -1)) return
+  /** Writes all of it or none. */
+  #atOnce(write: () => void): void {
     this.#database.exec('BEGIN IMMEDIATE')
     try {
+      write()
+      this.#database.exec('COMMIT')
+    } catch (error) {
+      if (this.#database.isTransaction) this.#database.exec('ROLLBACK')
+      throw error
+    }
+  }
+
+  /** The spans of now. */
+  #write(): void {
+    if (this.#presents.every(({ at }) => at === -1)) return
+    this.#atOnce(() => {
       for (const { grain, at, tallies } of this.#presents)
         if (tallies.size > 0)
           this.#database
             .prepare(`INSERT OR REPLACE INTO ${grain.table} VALUES (?, ?)`)
             .run(at, packed(tallies))
       this.#remember('generation', String(this.#generation))
-      this.#database.exec('COMMIT')
-    } catch (error) {
-      if (this.#database.isTransaction) this.#database.exec('ROLLBACK')
-      throw error
-    }
+    })
+  }
+
+  /** Notes which series there were in a span that has ended, and forgets those that have no value any more, or are too many. */
+  #forgetSeries({ at, tallies }: Present, nowMs: number): void {
+    const database = this.#database
+    const seenMs = at * coarsest.everyMs
+    this.#atOnce(() => {
+      const note = database.prepare('UPDATE series SET seen = ? WHERE id = ?')
+      for (const id of tallies.keys()) note.run(seenMs, id)
+      database.prepare('DELETE FROM series WHERE seen < ?').run(nowMs - coarsest.keptMs)
+      database
+        .prepare(
+          'DELETE FROM series WHERE id IN (SELECT id FROM series ORDER BY seen DESC LIMIT -1 OFFSET ?)',
+        )
+        .run(mostSeries)
+    })
   }
 
   /** Forgets what is too old, and more of the grain that takes most while all of it is too large. */

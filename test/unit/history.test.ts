@@ -90,6 +90,30 @@ t.test('where it cannot be opened it is kept in memory, and says why', async (t)
   history.close()
 })
 
+t.test('the names of VMs that came and went are forgotten with their values', async (t) => {
+  const history = await opened(join(t.testdir(), 'history.sqlite'))
+  const watch = 3 * hour
+  for (let at = 0; at < 3; at += 1) {
+    history.turn(beginMs + at * watch)
+    history.add([
+      value('vm.cpu', 1, 'stays'),
+      ...Array.from({ length: 7500 }, (_, vm) => value('vm.cpu', 1, `vm-${at}-${vm}`)),
+    ])
+  }
+  history.turn(beginMs + 3 * watch)
+  const parts = history.partsOf('vm.cpu')
+  t.ok(parts.length < 22_000, `${parts.length}`)
+  const of = (watch: number) => parts.filter((part) => part.startsWith(`vm-${watch}-`)).length
+  t.ok(of(0) < 7500, 'the oldest go first')
+  t.same([of(1), of(2)], [7500, 7500])
+  history.turn(beginMs + 399 * 24 * hour)
+  history.add([value('vm.cpu', 1, 'stays')])
+  history.turn(beginMs + 500 * 24 * hour)
+  t.same(history.partsOf('vm.cpu'), ['stays'])
+  t.equal(history.problem, null)
+  history.close()
+})
+
 t.test('a clock that is set back adds to what is there', async (t) => {
   const history = await opened(join(t.testdir(), 'history.sqlite'))
   for (const at of [0, 1, 0, 1, 2]) {
