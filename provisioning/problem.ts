@@ -883,7 +883,8 @@ export const PROBLEMS = {
   'vm.busy': {
     meaning:
       'libvirt is in the middle of something with this VM: it shuts down, is saved, moved or restored.',
-    remedy: 'Wait until it is done (garrison vm list); then run garrison plan again.',
+    remedy:
+      'Wait until it is done (garrison vm list); then run garrison plan again. One that stays at starting up was begun by a libvirtd that was killed: garrison vm start ends that and starts it.',
   },
   'vm.deadline': {
     meaning: 'A VM did not come to what was asked of it in time; it may yet.',

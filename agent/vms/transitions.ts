@@ -47,16 +47,16 @@ const gone = (vm: InHand['vm']): HostError =>
   new HostError('request.no-such-vm', `${vm.name} has gone since it was looked for`)
 
 /**
- * Whether the VM is started for good. One that was being started when libvirtd was killed is there for a moment, and the next
- * libvirtd ends it (qemuProcessReconnect: "wasn't fully started yet").
+ * What the VM does for good. One that was being started when libvirtd was killed is paused, `starting up`, and the next libvirtd
+ * ends it (qemuProcessReconnect: "wasn't fully started yet"); but one whose QEMU was not yet known it keeps like that for ever.
  */
-async function isStarted(libvirt: Connection, vm: InHand['vm']): Promise<boolean> {
+async function settledPower(libvirt: Connection, vm: InHand['vm']): Promise<Power | 'half-started'> {
   const endMs = performance.now() + halfStartedMs
   for (;;) {
     const numbers = await libvirt.domainGetState({ dom: domOf(vm) }, { deadlineMs: 10_000 })
     const { power, reason } = powerOf(numbers)
-    if (power !== 'paused' || reason !== 'starting up') return power !== 'off'
-    if (performance.now() > endMs) return false
+    if (power !== 'paused' || reason !== 'starting up') return power
+    if (performance.now() > endMs) return 'half-started'
     await sleep(pollMs)
   }
 }
@@ -69,10 +69,20 @@ async function present({ to, vm }: InHand): Promise<Power> {
 
 const isOff = (power: Power | null): boolean => power === null || power === 'off'
 
+/** What the VM does; one that a libvirtd had only begun to start is ended first. */
+async function presentWhole(hand: InHand): Promise<Power> {
+  const power = await present(hand)
+  if (power !== 'paused') return power
+  const settled = await asked(hand.to, (libvirt) => settledPower(libvirt, hand.vm))
+  if (settled !== 'half-started') return settled
+  await hand.changes.make(killChange(hand), () => destroy(hand))
+  return present(hand)
+}
+
 /** Starts it, from its saved memory where it has some. `paused`: its processors stand still until it is resumed. */
 export async function start(hand: InHand, { paused = false } = {}): Promise<Became> {
   const { to, vm, changes } = hand
-  const power = await present(hand)
+  const power = await presentWhole(hand)
   if (power === 'running' || power === 'blocked') return { changed: false, text: 'runs already' }
   if (power !== 'off') {
     if (paused && power === 'paused') return { changed: false, text: 'is paused already' }
@@ -92,7 +102,11 @@ export async function start(hand: InHand, { paused = false } = {}): Promise<Beca
       reach(to, {
         ask: (libvirt) =>
           libvirt.domainCreateWithFlags({ dom: domOf(vm), flags: paused ? VIR.DOMAIN_START_PAUSED : 0 }),
-        holds: (libvirt) => isStarted(libvirt, vm),
+        async holds(libvirt) {
+          const settled = await settledPower(libvirt, vm)
+          if (settled === 'half-started') await libvirt.domainDestroyFlags({ dom: domOf(vm) })
+          return settled !== 'half-started' && settled !== 'off'
+        },
       }),
   )
   return { changed: true, text: paused ? 'started, paused' : 'started' }

@@ -45,7 +45,7 @@ function* powerFindings(
       `${name} was halted by an I/O error`,
       'See garrison check for its volume and journalctl -k for its drives; then garrison vm resume lets it go on.',
     )
-  else if (power === 'paused' || power === 'suspended')
+  else if ((power === 'paused' && reason !== 'starting up') || power === 'suspended')
     yield found(
       'vms.paused',
       machine.power === 'running' ? 'warning' : 'notice',

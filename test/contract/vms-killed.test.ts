@@ -1,5 +1,7 @@
 // The agent and libvirtd killed and stopped inside every step over real (emulated) guests: all is found again, nothing is there twice.
 
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { ApplyLine } from '../../agent/verbs/apply.ts'
@@ -87,6 +89,23 @@ t.test('libvirtd stopped inside a start', async (t) => {
   t.match(JSON.stringify(lines), /libvirt\.unreachable/)
   await libvirtd.signal('SIGCONT')
   await sleep(2000)
+  t.match(await apply(), { exit: 0, line: { outcome: 'settled' } })
+  t.equal(emulators('blank').length, 1)
+})
+
+t.test('what a libvirtd that was killed had only begun to start is ended, and started', async (t) => {
+  const [pid = 0] = emulators('blank')
+  await libvirtd.signal('SIGKILL')
+  process.kill(pid, 'SIGKILL')
+  // As it is written before QEMU is there; libvirtd 9 then never finds out by itself.
+  const status = join(libvirtd.folder, 'run/qemu/blank.xml')
+  const begun = "<domstatus state='paused' reason='starting up' pid='0'>"
+  writeFileSync(status, readFileSync(status, 'utf8').replace(/<domstatus[^>]*>/, begun))
+  rmSync(join(libvirtd.folder, 'run/qemu/blank.pid'))
+  await libvirtd.start()
+  t.match(await apply(), { exit: 3, line: { left: [{ blocked: { code: 'vm.busy' } }] } })
+  const lines = await world.all('vm start', { names: ['blank'], tag: [], all: false, paused: false })
+  t.match(lines.at(-1), { exit: 0 })
   t.match(await apply(), { exit: 0, line: { outcome: 'settled' } })
   t.equal(emulators('blank').length, 1)
 })
