@@ -104,6 +104,7 @@ async function run(stage: Stage): Promise<Tally> {
       PATH: `${process.cwd()}/node_modules/.bin:${process.env.PATH}`,
       ...(full && {
         GARRISON_LAB_FULL: '1',
+        GARRISON_FUZZ: '1000000',
         LIBVIRT_FUZZ: '1000000',
         PEERS_FUZZ: '1000000',
         LIBVIRT_FLOOD_MS: '120000',
