@@ -113,7 +113,11 @@ export function partsOf(root = '/'): Parts<Connection> {
     },
     libvirt: (use) => libvirt.connection(use),
     ownLibvirt: () => libvirt.own('monitor'),
-    libvirtFolders: { run: join(root, 'run/libvirt'), log: join(root, 'var/log/libvirt') },
+    libvirtFolders: {
+      run: join(root, 'run/libvirt'),
+      kept: join(root, 'var/lib/libvirt'),
+      log: join(root, 'var/log/libvirt'),
+    },
     hostname: hostname(),
     version,
     clock: Date.now,

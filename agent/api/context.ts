@@ -82,8 +82,9 @@ export interface Parts<Libvirt = unknown> {
  */
 export type LibvirtDoor<Libvirt> = (use: 'control' | 'monitor') => Promise<Libvirt>
 
-/** Where libvirt writes down what runs (`/run/libvirt`) and its logs (`/var/log/libvirt`). */
+/** Where libvirt writes down what runs (`/run/libvirt`), what it keeps (`/var/lib/libvirt`) and its logs (`/var/log/libvirt`). */
 export interface LibvirtFolders {
+  readonly kept: string
   readonly run: string
   readonly log: string
 }

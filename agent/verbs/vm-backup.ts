@@ -93,6 +93,7 @@ export async function* run(
                 vm,
                 {
                   ...{ place, mostIncrements, retention, host },
+                  kept: context.libvirtFolders.kept,
                   full: args.full,
                   freeze: args.freeze,
                   declaration: machines[vm.name] ?? null,

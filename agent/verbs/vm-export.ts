@@ -86,6 +86,7 @@ export async function* run(
               () =>
                 exportVm(tools, vm, {
                   ...{ folder, freeze, host, declared, defined },
+                  kept: context.libvirtFolders.kept,
                   architecture: defined.architecture ?? 'unknown',
                   declaredPaths: Object.fromEntries(paths),
                   autostart: vm.autostart,

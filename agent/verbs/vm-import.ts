@@ -49,12 +49,19 @@ export async function* run(
   if (!dir.startsWith('/')) throw invalid(`an export is in an absolute path, not ${dir}`)
   if (plan && declare) throw invalid('it is either --plan or --declare')
   const folder = normalize(dir).replace(/\/$/, '')
-  const [{ readExport, verifyExport, declarationOf, wantOwnIdentity }, { readVms }, { wantFree }] =
-    await Promise.all([
-      import('../vms/export/import.ts'),
-      import('../vms/facts.ts'),
-      import('../vms/site.ts'),
-    ])
+  const [
+    { readExport, verifyExport, declarationOf, wantOwnIdentity, placeVariables },
+    { readVms },
+    { wantFree },
+    { openChanges },
+    { variablesPath },
+  ] = await Promise.all([
+    import('../vms/export/import.ts'),
+    import('../vms/facts.ts'),
+    import('../vms/site.ts'),
+    import('../vms/changes.ts'),
+    import('../vms/firmware.ts'),
+  ])
   const vm = await readExport(folder)
   const name = called ?? vm.name
   await wantArchitecture(context, vm)
@@ -78,6 +85,21 @@ export async function* run(
       yield* toldBy<Progress>((tell) =>
         verifyExport({ reader, signal, tell: (step) => tell({ event: 'progress', ...step }) }, folder, vm),
       )
+    }
+    if (!plan && vm.firmware !== null) {
+      const { file } = vm.firmware
+      const changes = await openChanges(context, `${verb} ${name}`, 'safe')
+      let outcome = 'failed'
+      try {
+        const path = variablesPath(libvirtFolders.kept, name)
+        await changes.make(
+          { word: 'firmware', vm: name, summary: `its variables, in ${path}`, risk: 'safe' },
+          () => placeVariables(folder, file, path),
+        )
+        outcome = 'done'
+      } finally {
+        await changes.end(outcome)
+      }
     }
     yield* declareVm(context, { ...declaring, until: plan ? 'plan' : declare ? 'declare' : 'converge' })
   } finally {

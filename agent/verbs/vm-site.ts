@@ -12,5 +12,12 @@ export async function siteOf(context: Context<Connection>): Promise<Site> {
     context.declaredMachines(),
     reader.pools(),
   ])
-  return { reader, performer, host, declared, pools: pools.flatMap(({ path }) => path ?? []) }
+  return {
+    reader,
+    performer,
+    host,
+    declared,
+    pools: pools.flatMap(({ path }) => path ?? []),
+    kept: context.libvirtFolders.kept,
+  }
 }

@@ -1,12 +1,13 @@
 // The definition of a VM is taken away, and with it, when that is asked for, what it kept on the host.
 
-import { at } from '../../provisioning/libvirt/xml.ts'
+import { at, type XmlElement } from '../../provisioning/libvirt/xml.ts'
 import type { Action } from '../../provisioning/resource.ts'
 import { readDefinition } from '../../provisioning/vms/definition.ts'
-import { type Connection, VIR } from '../node-libvirt/index.ts'
+import { VIR } from '../node-libvirt/index.ts'
 import { checkpointsOf } from './backup/checkpoints.ts'
 import type { KnownInHand } from './devices.ts'
 import type { DefinedVm } from './facts.ts'
+import { unnamedVariables } from './firmware.ts'
 import { folderOf, isBelow, ownFolders, type Site, wantOff, wantUndeclared } from './site.ts'
 import type { Became } from './transitions.ts'
 
@@ -37,10 +38,7 @@ export function filesToGo(
 }
 
 /** What of the firmware's variables and the TPM there is, as flags of an undefine that keeps or takes it: older drivers know none. */
-async function rest(libvirt: Connection, vm: DefinedVm, keep: boolean): Promise<number> {
-  const { root } = readDefinition(
-    await libvirt.domainGetXMLDesc({ dom: { name: vm.name, uuid: vm.uuid }, flags: VIR.DOMAIN_XML_INACTIVE }),
-  )
+function rest(root: XmlElement, keep: boolean): number {
   const hasNvram = at(root, 'os', 'nvram') !== undefined
   const hasTpm = at(root, 'devices', 'tpm') !== undefined
   const nvram = keep ? VIR.DOMAIN_UNDEFINE_KEEP_NVRAM : VIR.DOMAIN_UNDEFINE_NVRAM
@@ -64,8 +62,17 @@ export async function deleteVm(
   wantUndeclared(vm, site)
   wantOff(vm)
   if (disks) await ownFolders(vm, site)
+  const { root } = readDefinition(
+    await (await to()).domainGetXMLDesc({
+      dom: { name: vm.name, uuid: vm.uuid },
+      flags: VIR.DOMAIN_XML_INACTIVE,
+    }),
+  )
+  const variables = unnamedVariables(root, site.kept, vm.name)
   const { go, kept } = disks ? filesToGo(vm, all, site.pools) : { go: [], kept: [] }
-  const removals: readonly Action[] = go.map((path) => ({ kind: 'remove', path }))
+  const removals: readonly Action[] = [...go, ...(disks && variables !== null ? [variables] : [])].map(
+    (path) => ({ kind: 'remove', path }),
+  )
   await changes.make(
     {
       word: 'delete',
@@ -83,7 +90,7 @@ export async function deleteVm(
       const flags =
         (isTracked ? VIR.DOMAIN_UNDEFINE_CHECKPOINTS_METADATA : 0) |
         (disks ? records : 0) |
-        (await rest(libvirt, vm, !disks))
+        rest(root, !disks)
       // Cut short, the definition still tells what is to go; a VM that lacks a disk is not started.
       for (const action of removals) await site.performer.perform(action)
       await libvirt.domainUndefineFlags({ dom, flags })

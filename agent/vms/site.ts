@@ -16,6 +16,8 @@ export interface Site {
   readonly declared: Readonly<Record<string, unknown>>
   /** The folders of libvirt's storage pools. */
   readonly pools: readonly string[]
+  /** Where libvirt keeps what it makes for VMs: `/var/lib/libvirt`. */
+  readonly kept: string
 }
 
 /** What a VM may be called: it becomes a file name, a word of a command line and a part of a path. */

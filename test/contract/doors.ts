@@ -108,7 +108,11 @@ export async function openDoors(libvirtd: Libvirtd, uri: string): Promise<Doors>
     }),
     libvirt: (use) => libvirt.connection(use),
     ownLibvirt: () => libvirt.own('monitor'),
-    libvirtFolders: { run: join(libvirtd.folder, 'run'), log: join(libvirtd.folder, 'log') },
+    libvirtFolders: {
+      run: join(libvirtd.folder, 'run'),
+      kept: join(libvirtd.folder, 'records'),
+      log: join(libvirtd.folder, 'log'),
+    },
   }
   const doors = await serveParts(folder, parts)
   return {

@@ -142,7 +142,11 @@ export function fakeParts(
     instance: async () => 'i-0',
     libvirt: noLibvirt,
     ownLibvirt: noLibvirt,
-    libvirtFolders: { run: join(folder, 'run/libvirt'), log: join(folder, 'var/log/libvirt') },
+    libvirtFolders: {
+      run: join(folder, 'run/libvirt'),
+      kept: join(folder, 'var/lib/libvirt'),
+      log: join(folder, 'var/log/libvirt'),
+    },
     hostname: 'fake-h07',
     version: '0.0.0',
     clock: Date.now,

@@ -173,6 +173,40 @@ t.test('what is declared is exported as it is declared, without what is about th
   t.match((await imported(join(out, 'clone'), macs)).text, /vm\.mac-taken.*runs/)
 })
 
+t.test('what the firmware keeps goes with a VM: exported, imported, renamed and deleted', async (t) => {
+  const variablesOf = (name: string) => join(root, 'var/lib/libvirt/qemu/nvram', `${name}_VARS.fd`)
+  const made = await world.all('vm create', {
+    ...{ name: 'uefi', with: [], plan: false, declare: false, detach: false },
+    set: ['accelerator=tcg', 'firmware=uefi', 'memory=64MiB', 'disks.root.size=16MiB'],
+  })
+  t.equal(made.at(-1)?.exit, 0, made.map(({ text }) => text).join(' '))
+  ask('destroy', 'uefi')
+  const content = readFileSync(variablesOf('uefi'))
+  content.write('what this VM boots', content.length - 64)
+  writeFileSync(variablesOf('uefi'), content)
+  const dir = join(out, 'uefi')
+  const { last, text } = await exported('uefi', dir)
+  t.equal(last.exit, 0, text)
+  t.same(readdirSync(dir).sort(), ['firmware.fd', 'vda.qcow2', 'vm.json'])
+  t.match(documentIn(dir), { firmware: { file: 'firmware.fd', fileBytes: content.length } })
+
+  writeFileSync(variablesOf('moved'), 'of a VM that is gone')
+  const asked = { name: 'moved', 'new-identity': true }
+  t.match((await imported(dir, asked)).last, { exit: 0, line: { outcome: 'settled' } })
+  t.equal(ask('domstate', 'moved').trim(), 'running')
+  ask('destroy', 'moved')
+  t.match(readFileSync(variablesOf('moved')).toString('latin1'), /what this VM boots/)
+  t.equal(statSync(variablesOf('moved')).size, content.length)
+
+  rmSync(dropIn('moved'))
+  t.equal((await world.all('vm rename', { vm: 'moved', name: 'renamed' })).at(-1)?.exit, 0)
+  t.notOk(existsSync(variablesOf('moved')))
+  t.match(readFileSync(variablesOf('renamed')).toString('latin1'), /what this VM boots/)
+  const deleting = { names: ['renamed'], tag: [], disks: true }
+  t.equal((await world.all('vm delete', deleting)).at(-1)?.exit, 0)
+  t.notOk(existsSync(variablesOf('renamed')))
+})
+
 /** An export that was changed by hand. */
 function changed(
   from: string,

@@ -81,8 +81,9 @@ export async function vmsWorld(): Promise<VmsWorld> {
   const root = mkdtempSync(join(tmpdir(), 'garrison-vms-'))
   const pool = join(libvirtd.folder, 'images')
   const image = join(libvirtd.folder, 'base.qcow2')
-  for (const folder of ['run', 'etc/garrison']) mkdirSync(join(root, folder), { recursive: true })
+  for (const folder of ['run', 'var/lib', 'etc/garrison']) mkdirSync(join(root, folder), { recursive: true })
   symlinkSync(join(libvirtd.folder, 'run'), join(root, 'run/libvirt'))
+  symlinkSync(join(libvirtd.folder, 'records'), join(root, 'var/lib/libvirt'))
   execFileSync('/usr/bin/qemu-img', ['create', '-q', '-f', 'qcow2', image, '16M'])
   const checksum = execFileSync('/usr/bin/sha256sum', [image], { encoding: 'utf8' }).slice(0, 64)
   const tiny = { accelerator: 'tcg', firmware: 'bios', memory: '64MiB' }

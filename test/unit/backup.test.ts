@@ -240,15 +240,21 @@ t.test('what libvirt is told holds whatever a path or name is', (t) => {
   t.match(xml, /backupmode="full"/)
   t.match(xml, /backupmode="incremental" incremental="cp &quot;1&quot;"/)
   t.match(checkpointXml('cp', ['vda'], ['sda']), /<name>cp<\/name>.*vda.*bitmap.*sda.*no/s)
-  t.same(keptOutsideDisks('<domain><os><nvram>/v/x.fd</nvram></os><devices><tpm/></devices></domain>'), {
+  const kept = (xml: string) => keptOutsideDisks(xml, 'web-1', '/var/lib/libvirt')
+  t.same(kept('<domain><os><nvram>/v/x.fd</nvram></os><devices><tpm/></devices></domain>'), {
     firmware: '/v/x.fd',
     hasTpm: true,
   })
-  t.same(keptOutsideDisks('<domain><os><nvram><source file="/v/y"/></nvram></os></domain>'), {
+  t.same(kept('<domain><os><nvram><source file="/v/y"/></nvram></os></domain>'), {
     firmware: '/v/y',
     hasTpm: false,
   })
-  t.same(keptOutsideDisks('<domain><os/></domain>'), { firmware: null, hasTpm: false })
+  t.same(
+    kept('<domain><os firmware="efi"/></domain>'),
+    { firmware: '/var/lib/libvirt/qemu/nvram/web-1_VARS.fd', hasTpm: false },
+    'libvirt 9.0 does not name the file that it chose',
+  )
+  t.same(kept('<domain><os/></domain>'), { firmware: null, hasTpm: false })
   t.end()
 })
 

@@ -53,6 +53,8 @@ export interface CopyOptions {
   /** Have the guest's agent freeze its filesystems for the moment that is copied. */
   readonly freeze: boolean
   readonly host: string
+  /** Where libvirt keeps what it makes for VMs: `/var/lib/libvirt`. */
+  readonly kept: string
   readonly declaration: unknown
   /** Why disks of these names are not copied. */
   readonly without?: ReadonlyMap<string, string>
@@ -174,7 +176,9 @@ class Backing {
       mostIncrements: this.#options.mostIncrements,
       isThere: (file: string, bytes: number) => sizes.get(file) === bytes,
     }
-    const { firmware, hasTpm } = keptOutsideDisks(xml)
+    const { firmware: variables, hasTpm } = keptOutsideDisks(xml, name, this.#options.kept)
+    // Made at the first start.
+    const firmware = variables !== null && (await allocatedBytes(variables)) > 0 ? variables : null
     const tpm = { target: 'tpm', source: null, why: 'what a TPM keeps is not copied' }
     const common: Common = {
       ...{ xml, firmware, declaration: this.#options.declaration },

@@ -8,6 +8,7 @@ import {
   textOf,
   at as within,
 } from '../../../provisioning/libvirt/xml.ts'
+import { unnamedVariables } from '../firmware.ts'
 
 /** A disk that is copied: into which file, and since which checkpoint (null: all of it). */
 export interface PushedDisk {
@@ -59,8 +60,12 @@ export const checkpointXml = (name: string, disks: readonly string[], others: re
     ]),
   )
 
-/** Where the variables of a VM's firmware are, and whether it has a TPM, by its definition. */
-export function keptOutsideDisks(xml: string): {
+/** Where the variables of a VM's firmware are, and whether it has a TPM, by its definition. `kept` is where libvirt keeps what it chose. */
+export function keptOutsideDisks(
+  xml: string,
+  vm: string,
+  kept: string,
+): {
   readonly firmware: string | null
   readonly hasTpm: boolean
 } {
@@ -68,7 +73,7 @@ export function keptOutsideDisks(xml: string): {
   const nvram = within(root, 'os', 'nvram')
   const path = within(nvram, 'source')?.attributes.get('file') ?? textOf(nvram) ?? ''
   return {
-    firmware: path.startsWith('/') ? path : null,
+    firmware: path.startsWith('/') ? path : unnamedVariables(root, kept, vm),
     hasTpm: within(root, 'devices', 'tpm') !== undefined,
   }
 }

@@ -31,6 +31,8 @@ export interface Exporting {
   /** Have the guest's agent freeze its filesystems for the moment that is copied. */
   readonly freeze: boolean
   readonly host: string
+  /** Where libvirt keeps what it makes for VMs: `/var/lib/libvirt`. */
+  readonly kept: string
   readonly architecture: string
   /** What the document of this host says of it, or null; and by the name of each disk where it is declared to be. */
   readonly declared: Machine | null
@@ -203,7 +205,7 @@ async function tidy(store: Store): Promise<void> {
  * `job.interrupted` there is something to go on with.
  */
 export async function exportVm(tools: Tools, vm: BackedVm, asked: Exporting): Promise<Exported> {
-  const { folder, declared, freeze, host } = asked
+  const { folder, declared, freeze, host, kept } = asked
   const store = await openFolder(folder, vm)
   const without: ReadonlyMap<string, string> =
     declared?.cloudInit === undefined
@@ -212,7 +214,7 @@ export async function exportVm(tools: Tools, vm: BackedVm, asked: Exporting): Pr
   try {
     const { backup, resumed } = await copyOut(tools, vm, store, {
       place: { path: dirname(folder), id: null },
-      ...{ full: true, mostIncrements: 0, freeze, host, without, declaration: null },
+      ...{ full: true, mostIncrements: 0, freeze, host, kept, without, declaration: null },
     })
     const described = describe(vm, backup, asked)
     await replaceFile(join(folder, documentName), printExport(described), 0o600)

@@ -3,10 +3,10 @@
 import { lstat, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { HostError } from '../../../provisioning/problem.ts'
-import { errnoOf } from '../../host/files.ts'
+import { errnoOf, moveFile, removeFile } from '../../host/files.ts'
 import { textOf, wantOwn } from '../backup/place.ts'
 import { judgeHead } from '../backup/read-back.ts'
-import { digestOf, type Tools } from '../backup/tools.ts'
+import { copySmall, digestOf, type Tools } from '../backup/tools.ts'
 import type { Declaration } from '../declaration.ts'
 import type { DefinedVm } from '../facts.ts'
 import { documentName, type ExportedVm, mostBytes, parseExport } from './document.ts'
@@ -78,6 +78,17 @@ export async function verifyExport(
       throw error
     }
   }
+}
+
+/**
+ * Puts what the firmware of an export kept where libvirt will look for it, for a VM that is not defined yet: what is there is of one
+ * that is gone.
+ */
+export async function placeVariables(folder: string, file: string, path: string): Promise<void> {
+  const made = `${path}.new`
+  await copySmall(join(folder, file), made)
+  await removeFile(path)
+  await moveFile(made, path)
 }
 
 const mebibyte = 2 ** 20
