@@ -709,6 +709,10 @@ export const PROBLEMS = {
     remedy: 'Ask again in a few seconds; garrison report --watch waits for it.',
     retry: true,
   },
+  'probe.no-link': {
+    meaning: 'An interface cannot be measured: it is not there, is down, or has no carrier.',
+    remedy: 'See ip -brief link and garrison plan uplinks; an uplink is configured first, and then measured.',
+  },
   'request.invalid': {
     meaning: 'A verb was given arguments that it does not know or that do not fit.',
     remedy: 'See garrison {verb} --help.',

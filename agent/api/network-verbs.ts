@@ -49,6 +49,61 @@ export const networkVerbs = {
     schema: 'garrison/network-undo/1',
     json: { schema: 'garrison/network-undo/1', last: 'as in garrison/network-pending/1' },
   },
+  'network probe': {
+    brief: 'measure what the network of an interface lets pass',
+    help: 'Asks the gateway by ARP and pings, from the interface as it is, from a second MAC and, with --address, from a second address; asks for DHCP, tagged frames and name servers; finds the largest packet that passes. The addresses, routes and link of the interface stay as they are. The record is kept with its date, and mode: auto of VM networks goes by it. Ends with 4 when it is not known whether a second MAC passes. A port of a switch that shuts down at a second MAC needs --own-mac.',
+    examples: [
+      ['garrison network probe lan --address 192.0.2.200', 'the uplink lan; nobody has that address'],
+      ['garrison network probe ens6 --vlan 20 --json', 'an interface by its name, and VLAN 20 on it'],
+    ],
+    operands: {
+      interface: {
+        kind: 'text',
+        placeholder: 'UPLINK',
+        brief: 'an uplink of the document, or the name of an interface',
+      },
+    },
+    flags: {
+      address: {
+        kind: 'text',
+        placeholder: 'ADDRESS',
+        brief: 'a free address of the network, to be tried for seconds',
+      },
+      vlan: {
+        kind: 'text',
+        placeholder: 'ID',
+        brief: 'a VLAN to try beside those of the document',
+        many: true,
+      },
+      'own-mac': { kind: 'switch', brief: 'send nothing with another MAC' },
+    },
+    door: 'operate',
+    schema: 'garrison/network-probe/1',
+    json: {
+      schema: 'garrison/network-probe/1',
+      'device, mac, mtu, atMs': 'the interface as it was, and when',
+      'gateway, arp, ping': 'the router, and whether it answers: answers, silent, unknown',
+      'secondMac, secondAddress': 'passes, dropped, unknown',
+      'dhcp, dhcpBy': 'answers, silent, unknown; by the lease that there is, or by an offer to another MAC',
+      pathMtu: 'bytes that reach the gateway whole, at most mtu; null when not known',
+      'vlans, dns': 'id or server, and answers',
+      notes: 'why something is not known',
+      meaning: 'what follows for VM networks',
+    },
+  },
+  'network measure': {
+    brief: 'measure in a namespace of its own',
+    help: 'Started by network probe.',
+    examples: [],
+    operands: {
+      task: { kind: 'text', placeholder: 'TASK', brief: 'what to measure, as JSON', required: true },
+    },
+    flags: { record: { kind: 'path', placeholder: 'FILE', brief: 'where the record goes' } },
+    door: 'local',
+    schema: 'garrison/network-measure/1',
+    json: { schema: 'garrison/network-measure/1', path: 'the record' },
+    hidden: true,
+  },
   'network restore': {
     brief: 'undo a change that nobody confirmed',
     help: 'Started by systemd: when the deadline of a change has passed, and at boot before the network is begun.',

@@ -1,9 +1,6 @@
-// What `garrison network probe` has found on an interface: the record that it leaves behind.
+// What VM networks go by in the record that `garrison network probe` leaves behind (link/probe.ts).
 
 import { z } from 'zod'
-
-/** Where the record of an interface lies. */
-export const probePath = (device: string): string => `/var/lib/garrison/network-probe/${device}.json`
 
 /** What matters of it here. */
 export interface ProbeRecord {

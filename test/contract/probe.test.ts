@@ -1,0 +1,152 @@
+// What `network probe` measures, in namespaces: a LAN behind a switch that passes one MAC, or one address, or all of them.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import type { ProbeTask } from '../../agent/host/probe.ts'
+import type { ProbeRecord } from '../../provisioning/link/probe.ts'
+import { meaningOf, parseProbe } from '../../provisioning/link/probe.ts'
+import { ensureRequirements } from '../lab/requirements.ts'
+import { cable, namespaces } from './namespaces.ts'
+
+await ensureRequirements(
+  (line) => t.comment(line),
+  [
+    { package: 'dnsmasq-base', path: '/usr/sbin/dnsmasq' },
+    { package: 'iproute2', path: '/usr/sbin/ip' },
+    { package: 'iputils-ping', path: '/usr/bin/ping' },
+    { package: 'nftables', path: '/usr/sbin/nft' },
+  ],
+)
+
+const mac = '02:3a:00:00:00:11'
+const made = namespaces()
+t.teardown(() => made.close())
+const host = made.make('host')
+const wire = made.make('wire')
+const lan = made.make('lan')
+cable(host, 'lni', wire, 'port', mac)
+cable(wire, 'rest', lan, 'router')
+wire.ip('link', 'add', 'name', 'switch', 'type', 'bridge')
+for (const port of ['port', 'rest']) wire.ip('link', 'set', 'dev', port, 'master', 'switch')
+wire.ip('link', 'set', 'dev', 'switch', 'up')
+host.ip('address', 'add', '192.0.2.10/24', 'dev', 'lni')
+lan.ip('address', 'add', '192.0.2.1/24', 'dev', 'router')
+lan.ip('address', 'add', '192.0.2.99/32', 'dev', 'lo')
+const folder = t.testdir({})
+await lan.start(
+  [
+    ...['/usr/sbin/dnsmasq', '--no-daemon', '--conf-file=/dev/null', '--port=0', '--bind-interfaces'],
+    ...['--interface=router', '--dhcp-range=192.0.2.50,192.0.2.60,2m', '--no-ping'],
+    `--dhcp-leasefile=${folder}/leases`,
+  ],
+  'stderr',
+)
+
+/** What the switch lets in from the port of the host. */
+const rules = (text: string): void => {
+  wire.run(['/usr/sbin/nft', 'delete', 'table', 'bridge', 'wire'])
+  if (text === '') return
+  const table = `table bridge wire { chain in { type filter hook prerouting priority 0; iifname != port accept; ${text}\n}\n}`
+  const { exit, stderr } = wire.run(['/usr/sbin/nft', table])
+  if (exit !== 0) throw new Error(stderr)
+}
+
+const usual: ProbeTask = {
+  ...{ device: 'lni', mac, mtu: 1500, gateway: '192.0.2.1', dns: [], leased: false, address: null },
+  ...{ ownMac: false, vlans: [], host: `/run/netns/${host.name}` },
+}
+
+const argvOf = (task: ProbeTask): readonly string[] => [
+  ...['/usr/bin/unshare', '--net', '--', process.execPath],
+  ...[join(import.meta.dirname, '..', '..', 'agent', 'main.ts'), 'network', 'measure', '--json'],
+  ...['--record', join(folder, 'record.json'), '--', JSON.stringify(task)],
+]
+
+function probe(change: Partial<ProbeTask> = {}): ProbeRecord {
+  const before = [host.ip('-4', 'address'), host.ip('route'), host.ip('link')]
+  const { exit, stderr } = host.run(argvOf({ ...usual, ...change }))
+  t.equal(exit, 0, stderr)
+  t.strictSame([host.ip('-4', 'address'), host.ip('route'), host.ip('link')], before, 'the host is as it was')
+  const record = parseProbe(readFileSync(join(folder, 'record.json'), 'utf8'))
+  if (record === null) throw new Error('no record')
+  return record
+}
+
+t.test('a switch that passes everything', async (t) => {
+  const record = probe({ address: '192.0.2.200' })
+  t.match(record, {
+    ...{ arp: 'answers', ping: 'answers', secondMac: 'passes', secondAddress: 'passes' },
+    ...{ dhcp: 'answers', dhcpBy: 'offer', pathMtu: 1500, notes: [] },
+  })
+  t.match(meaningOf(record).join('\n'), /bridge works/)
+  t.equal(readFileSync(join(folder, 'leases'), 'utf8').includes('192.0.2.5'), false, 'no lease was taken')
+})
+
+t.test('a LAN without a DHCP server', async (t) => {
+  rules('udp dport 67 drop')
+  t.match(probe(), { arp: 'answers', secondMac: 'passes', dhcp: 'silent', dhcpBy: null })
+})
+
+t.test('one MAC alone, as the local network interface of an Outposts server', async (t) => {
+  rules(`ether saddr != ${mac} drop`)
+  const record = probe({ address: '192.0.2.200' })
+  t.match(record, {
+    ...{ arp: 'answers', ping: 'answers', secondMac: 'dropped', secondAddress: 'passes' },
+    ...{ dhcp: 'unknown', dhcpBy: null },
+  })
+  t.match(meaningOf(record).join('\n'), /bridge does not work[\s\S]*routed works/)
+  t.match(probe({ leased: true }), { secondMac: 'dropped', dhcp: 'answers', dhcpBy: 'lease' })
+})
+
+t.test('one MAC with one address alone', async (t) => {
+  rules(`ether saddr != ${mac} drop; ip saddr != 192.0.2.10 drop; arp saddr ip != 192.0.2.10 drop`)
+  const record = probe({ address: '192.0.2.200' })
+  t.match(record, { arp: 'answers', secondMac: 'dropped', secondAddress: 'dropped' })
+  t.match(meaningOf(record).join('\n'), /only nat works/)
+})
+
+t.test('a way that is narrower than the interface', async (t) => {
+  rules('')
+  for (const [space, device] of [
+    [wire, 'port'],
+    [wire, 'rest'],
+    [lan, 'router'],
+  ] as const)
+    space.ip('link', 'set', 'dev', device, 'mtu', '1450')
+  const record = probe({ ownMac: true })
+  t.match(record, { pathMtu: 1450, mtu: 1500, secondMac: 'unknown' })
+  t.match(meaningOf(record).join('\n'), /mtu: 1450/)
+})
+
+t.test('an address that another host has is not taken', async (t) => {
+  const record = probe({ address: '192.0.2.99', ownMac: true })
+  t.equal(record.secondAddress, 'unknown')
+  t.match(record.notes.join(), /192\.0\.2\.99 is another host's/)
+})
+
+t.test('where nothing answers nothing is proved', async (t) => {
+  rules('drop')
+  const record = probe({ address: '192.0.2.200' })
+  t.match(record, {
+    ...{ arp: 'silent', ping: 'silent', secondMac: 'unknown', secondAddress: 'unknown' },
+    ...{ dhcp: 'unknown', pathMtu: null },
+  })
+  t.match(meaningOf(record).join('\n'), /nothing is proved/)
+})
+
+t.test('killed at any moment it leaves nothing, but for an address that goes by itself', async (t) => {
+  rules('')
+  const before = [host.ip('route'), host.ip('-brief', 'link')]
+  for (const afterMs of [300, 700, 1500]) {
+    const script = `exec timeout --signal=KILL ${afterMs / 1000} "$@"`
+    host.run(['/bin/sh', '-c', script, 'sh', ...argvOf({ ...usual, address: '192.0.2.200' })])
+    t.strictSame([host.ip('route'), host.ip('-brief', 'link')], before)
+    const left = host.ip('address', 'show', 'dev', 'lni')
+    if (left.includes('192.0.2.200')) t.match(left, /192\.0\.2\.200\/32[\s\S]*valid_lft \d+sec/)
+  }
+})
+
+t.test('a VLAN that the kernel cannot make is not known, and says why', async (t) => {
+  const [vlan] = probe({ vlans: [{ id: 20, gateway: null }], ownMac: true }).vlans
+  t.match(vlan, { id: 20, answers: /^(unknown|silent)$/ })
+})
