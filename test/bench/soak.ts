@@ -177,7 +177,10 @@ export async function soak({
   })
   const stop = new AbortController()
   const running = reporter.run(stop.signal)
-  running.catch(() => {})
+  let defect: unknown
+  running.catch((error: unknown) => {
+    defect = error
+  })
 
   const happen = () => {
     const at = Math.floor(Math.random() * guests)
@@ -195,7 +198,9 @@ export async function soak({
   const marks: SoakMark[] = []
   let dropped = 0
   while (marks.length < 10) {
-    await Promise.race([sleep(2), running])
+    // Not in a race with what runs: a promise that lives for long keeps everything that ever waited for it.
+    await sleep(2)
+    if (defect !== undefined) throw defect
     server.received.length = 0
     const isThere = server.clients.size > 0 && lifecycleId > lostId
     if (!isThere) continue
