@@ -170,6 +170,8 @@ await plain.connectDomainEventRegisterAny('lifecycle', ({ dom }) =>
 
 const toPlain: number[] = []
 const toPeers: number[] = []
+/** How much later than that client. */
+const beyond: number[] = []
 const toFirst: number[] = []
 const toLast: number[] = []
 const toReport: number[] = []
@@ -201,6 +203,7 @@ for (let number = 0; number < events; number += 1) {
   const took = told().flatMap((line) => (line?.tickMs === undefined ? [] : [line.tickMs - fromMs]))
   missed += peers - took.length
   toPeers.push(...took)
+  if (plainMs !== undefined) beyond.push(...took.map((ms) => ms - (plainMs - fromMs)))
   if (took.length > 0) {
     toFirst.push(Math.min(...took))
     toLast.push(Math.max(...took))
@@ -220,6 +223,7 @@ console.log(
 )
 console.log(row('to a plain client of libvirt', toPlain))
 console.log(row('to a peer', toPeers))
+console.log(row('to a peer, beyond that plain client', beyond))
 console.log(row('to the first peer', toFirst))
 console.log(row('to the last peer', toLast))
 console.log(row('to the report of who watches here', toReport))
