@@ -11,7 +11,7 @@ import { hostname, uptime } from 'node:os'
 import { join } from 'node:path'
 import { isSea } from 'node:sea'
 import { pino } from 'pino'
-import { HostError, type ProblemReport } from '../provisioning/problem.ts'
+import { HostError, type ProblemReport, problemOf } from '../provisioning/problem.ts'
 import { checkedArgs, doorNeeded, unknownVerb, verbAt } from './api/arguments.ts'
 import { ask } from './api/client.ts'
 import { passedSockets } from './api/passed-sockets.ts'
@@ -19,6 +19,7 @@ import { type Doorway, serve } from './api/server.ts'
 import { type Args, verbTable } from './api/verbs.ts'
 import { version } from './api/version.ts'
 import { Ec2 } from './host/ec2.ts'
+import type { TaggedAnswer, TaggedRequest } from './host/ec2-call.ts'
 import { execute, lastLines } from './host/exec.ts'
 import { errnoOf } from './host/files.ts'
 import { Imds } from './host/imds.ts'
@@ -49,6 +50,7 @@ import { loadOfDaemon } from './verbs/index.ts'
 const beatMs = 10_000
 const inventoryDeadlineMs = 60_000
 const settingsDeadlineMs = 30_000
+const taggedDeadlineMs = 30_000
 
 /** What each socket of the daemon is good for: the one looks, the other also acts on other hosts. */
 const doorOf: Readonly<Record<string, 'read' | 'operate'>> = { report: 'read', fleet: 'operate' }
@@ -107,6 +109,26 @@ async function readInventory(): Promise<Inventory> {
       `what the host is made of: ${lastLines(stderr || stdout, 1) || ended}`,
     )
   return JSON.parse(stdout).inventory
+}
+
+/** The addresses of the instances with a tag, asked of EC2 in another process. */
+async function readTagged(imds: Imds, tag: string): Promise<TaggedAnswer> {
+  const instance = await imds.instance()
+  if (instance === null) throw new HostError('ec2.no-instance', 'this host is no EC2 instance')
+  const request: TaggedRequest = {
+    ...{ kind: 'tagged', region: instance.region, tag, deadlineMs: taggedDeadlineMs },
+  }
+  const argv = thisExecutable('ec2-call', '--json', '--', JSON.stringify(request))
+  const { ended, exit, stdout, stderr } = await execute(argv, {
+    deadlineMs: taggedDeadlineMs + 10_000,
+    keep: 'all',
+    tethered: true,
+  })
+  if (ended === 'exited' && exit === 0) return JSON.parse(stdout).answer
+  if (!stdout.startsWith('{'))
+    throw new HostError('ec2.unreachable', `garrison ec2-call: ${lastLines(stderr, 1) || ended}`)
+  const { code, message, details } = JSON.parse(stdout) as ProblemReport
+  throw new HostError(code, message, { details: details ?? {} })
 }
 
 /** What the desired document says to the daemon, read in another process, and anew only when a file of it was written. */
@@ -278,6 +300,7 @@ export async function daemon({ sockets, root = '/' }: Args<'daemon'>): Promise<v
     folder: join(root, 'var/lib/garrison/fleet'),
     settings: async () => (await settings()).fleet,
     doorFor: doorsBelow(join(root, 'run/garrison')),
+    tagged: (tag) => readTagged(imds, tag),
     clock: hostClock,
     log,
   })
@@ -285,6 +308,11 @@ export async function daemon({ sockets, root = '/' }: Args<'daemon'>): Promise<v
   reporter.onValues((values) => cloudwatch.takeValues(values))
   reporter.onReport((report) => cloudwatch.takeReport(report))
   reporter.onReport((report) => fleet.publish(report.generation, report.atMs, report))
+  reporter.onValues(() => {
+    fleet
+      .resettle()
+      .catch((error: unknown) => log.error({ err: problemOf(error) }, 'the fleet was not begun anew'))
+  })
   reporter.onVm(({ uuid, name, event, detail, atMs }) =>
     fleet.tell({ kind: 'lifecycle', uuid, name, event, detail, atMs }),
   )

@@ -164,6 +164,18 @@ const fleet = z
       .describe(
         'Hosts that are known beforehand, by the name in their certificate. Others tell of the rest.',
       ),
+    discover: z
+      .strictObject({
+        tag: z
+          .string()
+          .regex(/^(?!aws:)[\w .:/=+@-]{1,128}$/, 'must be the key of a tag')
+          .default('garrison-host')
+          .describe('The tag; its value is the name of the host in the fleet.'),
+      })
+      .optional()
+      .describe(
+        'Look for hosts by a tag of their EC2 instances, every ten minutes. What was found is remembered for when the Region cannot be reached.',
+      ),
   })
   .describe('How this host talks with the others of its fleet. Membership itself is by garrison fleet join.')
 

@@ -154,6 +154,16 @@ export function neededOf(desired: Desired, facts: InstanceFacts | null): readonl
       ? []
       : lniStatements(lni, place).map((statement) => ({ statement, because: `uplinks.${name}.lni` })),
   )
+  if (desired.fleet?.discover !== undefined)
+    needed.push({
+      statement: allow(
+        'GarrisonFleet',
+        [EC2_ACTIONS.describeInstances],
+        ['*'],
+        place.region === null ? null : { StringEquals: { 'aws:RequestedRegion': place.region } },
+      ),
+      because: 'fleet.discover',
+    })
   if (desired.cloudwatch !== undefined)
     for (const statement of cloudwatchStatements(desired.cloudwatch, place))
       needed.push({ statement, because: 'cloudwatch' })

@@ -115,6 +115,7 @@ export const ownTag = 'garrison:lni'
 export const EC2_ACTIONS = {
   describeInterfaces: 'ec2:DescribeNetworkInterfaces',
   describeSubnets: 'ec2:DescribeSubnets',
+  describeInstances: 'ec2:DescribeInstances',
   enableLni: 'ec2:ModifySubnetAttribute',
   createInterface: 'ec2:CreateNetworkInterface',
   attachInterface: 'ec2:AttachNetworkInterface',

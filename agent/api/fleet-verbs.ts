@@ -276,7 +276,7 @@ export const fleetVerbs = {
     json: {
       schema: 'garrison/fleet-peers/1',
       membership:
-        'fleet, fingerprint, host, role, port, addresses, untilMs, issuerUntilMs, renewProblem, revoked',
+        'fleet, fingerprint, host, role, port, addresses, untilMs, issuerUntilMs, renewProblem, discoverProblem, revoked',
       peers:
         'each host: host, addresses, link (over, address, dialled, sinceMs, rttMs, role, sentBytes, receivedBytes, behind, issues), seen, seenBy, generation, problem',
     },

@@ -18,11 +18,26 @@ import type { Ec2Action } from '../../provisioning/resource.ts'
 
 type Sdk = typeof import('@aws-sdk/client-ec2')
 
+interface Asked {
+  readonly region: string
+  readonly deadlineMs: number
+}
+
+/** The question for instances that have a tag. */
+export interface TaggedRequest extends Asked {
+  readonly kind: 'tagged'
+  readonly tag: string
+}
+
+/** Private addresses of instances, those of the first interface first, by the value of their tag. */
+export type TaggedAnswer = Readonly<Record<string, readonly string[]>>
+
 /** What is asked of the EC2 API in one go. */
-export type Ec2Request = { readonly region: string; readonly deadlineMs: number } & (
-  | { readonly kind: 'network'; readonly instanceId: string; readonly question: Ec2Question }
-  | { readonly kind: 'action'; readonly action: Ec2Action }
-)
+export type Ec2Request = Asked &
+  (
+    | { readonly kind: 'network'; readonly instanceId: string; readonly question: Ec2Question }
+    | { readonly kind: 'action'; readonly action: Ec2Action }
+  )
 
 /** The answer about the network; that of an action is null. */
 export type Ec2Answer = Omit<Ec2Network, 'gone'> | null
@@ -129,7 +144,7 @@ class Calls {
   readonly #untilMs: number
   readonly #pauseMs: number
 
-  constructor(sdk: Sdk, { region, deadlineMs }: Ec2Request, options: Ec2CallOptions) {
+  constructor(sdk: Sdk, { region, deadlineMs }: Asked, options: Ec2CallOptions) {
     const { pauseMs = 200, connectMs = 3000, requestMs = 10_000 } = options
     this.#sdk = sdk
     this.#signal = AbortSignal.timeout(deadlineMs)
@@ -215,6 +230,27 @@ class Calls {
             lniDeviceIndex: EnableLniAtDeviceIndex || null,
           }
         })
+      }),
+    )
+  }
+
+  tagged(tag: string): Promise<TaggedAnswer> {
+    const { paginateDescribeInstances } = this.#sdk
+    const Filters = [
+      { Name: 'tag-key', Values: [tag] },
+      // Also one that is stopped: it is where it was when it starts again.
+      { Name: 'instance-state-name', Values: ['pending', 'running', 'stopping', 'stopped'] },
+    ]
+    return this.#again(() =>
+      this.#send(EC2_ACTIONS.describeInstances, async (abortSignal) => {
+        const found = new Map<string, readonly string[]>()
+        const pages = paginateDescribeInstances({ client: this.#client }, { Filters }, { abortSignal })
+        for await (const { Reservations = [] } of pages)
+          for (const instance of Reservations.flatMap(({ Instances = [] }) => Instances)) {
+            const name = instance.Tags?.find(({ Key }) => Key === tag)?.Value
+            if (name) found.set(name, [...(found.get(name) ?? []), ...addressesOf(instance)])
+          }
+        return Object.fromEntries([...found].sort(([a], [b]) => (a < b ? -1 : 1)))
       }),
     )
   }
@@ -374,6 +410,18 @@ class Calls {
 const tagList = (tags: Readonly<Record<string, string>>) =>
   Object.entries(tags).map(([Key, Value]) => ({ Key, Value }))
 
+/** The private addresses of an instance. That of a local network interface is not among what anybody can reach, and is tried in vain. */
+function addressesOf({ NetworkInterfaces = [] }: import('@aws-sdk/client-ec2').Instance): readonly string[] {
+  const index = (one: (typeof NetworkInterfaces)[number]): number => one.Attachment?.DeviceIndex ?? 0
+  return [...NetworkInterfaces]
+    .sort((a, b) => index(a) - index(b))
+    .flatMap(({ PrivateIpAddress, Ipv6Addresses = [] }) => [
+      PrivateIpAddress ?? [],
+      ...Ipv6Addresses.map(({ Ipv6Address }) => Ipv6Address ?? []),
+    ])
+    .flat()
+}
+
 /** An interface as EC2 describes it, in our words. Throws `ec2.unexpected-answer`. */
 function interfaceOf(one: import('@aws-sdk/client-ec2').NetworkInterface): Ec2Interface {
   const { NetworkInterfaceId, MacAddress = '', SubnetId, TagSet, Attachment } = one
@@ -428,6 +476,19 @@ async function network(calls: Calls, instanceId: string, question: Ec2Question):
     othersAtIndex: others.flatMap(({ id, attachment }) =>
       attachment?.instanceId === instanceId ? [] : [id],
     ),
+  }
+}
+
+/** Asks EC2 in this process for the instances with a tag. Errors as `callEc2`. */
+export async function callTagged(
+  request: TaggedRequest,
+  options: Ec2CallOptions = {},
+): Promise<TaggedAnswer> {
+  const calls = new Calls(await import('@aws-sdk/client-ec2'), request, options)
+  try {
+    return await calls.tagged(request.tag)
+  } finally {
+    calls.close()
   }
 }
 

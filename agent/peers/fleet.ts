@@ -10,6 +10,7 @@ import { networkInterfaces } from 'node:os'
 import { HostError, problemOf } from '../../provisioning/problem.ts'
 import { type Address, addressPattern, addressText, parseAddress } from './address.ts'
 import { dialMesh } from './dial.ts'
+import { Discovery, type Found } from './discovery.ts'
 import { isDue, renewAt } from './enrol.ts'
 import { FleetFolder } from './folder.ts'
 import { Issuing, issuerUntilMs, type Joining, renewIssuer } from './issuing.ts'
@@ -26,6 +27,8 @@ export interface FleetDesired {
   readonly listen?: string | undefined
   readonly addresses?: Readonly<Record<string, string>> | undefined
   readonly peers: Readonly<Record<string, Readonly<Record<string, string>>>>
+  /** The tag of instances by which hosts are looked for. */
+  readonly discover?: { readonly tag: string } | undefined
 }
 
 /** What a membership stands on. */
@@ -35,6 +38,8 @@ export interface FleetGround {
   /** What the desired document says of the fleet. */
   readonly settings: () => Promise<FleetDesired>
   readonly doorFor: DoorFor
+  /** Asks EC2 for the instances with a tag. Throws a HostError. */
+  readonly tagged?: (tag: string) => Promise<Found>
   readonly clock: { epochMs(): number; steadyMs(): number }
   readonly log: { info(what: object, text: string): void; error(what: object, text: string): void }
   readonly pace?: Partial<Pace>
@@ -53,6 +58,8 @@ export interface Membership {
   readonly issuerUntilMs: number | null
   /** Why the last try to renew the certificate failed. */
   readonly renewProblem: string | null
+  /** Why hosts could not be looked for by their tag; null when they could, or are not looked for. */
+  readonly discoverProblem: string | null
   readonly revoked: readonly { readonly host: string; readonly atMs: number }[]
 }
 
@@ -107,7 +114,7 @@ export class Fleet {
   #member: Member | null = null
   /** Why the host is not in its fleet, though it has keys. */
   #problem: HostError | null = null
-  #settings = usualFleet
+  #settings: FleetDesired | null = null
   #watcher: FSWatcher | null = null
   #reloading: NodeJS.Timeout | null = null
   #retrying: NodeJS.Timeout | null = null
@@ -132,7 +139,7 @@ export class Fleet {
   resettle(): Promise<void> {
     return this.#next(async () => {
       const settings = await this.#read()
-      if (this.#member !== null && JSON.stringify(settings) === JSON.stringify(this.#settings)) return
+      if (JSON.stringify(settings) === JSON.stringify(this.#settings)) return
       this.#settings = settings
       await this.#member?.close()
       this.#member = null
@@ -147,7 +154,7 @@ export class Fleet {
     } catch (error) {
       if (!(error instanceof HostError)) throw error
       this.#ground.log.error({ err: error.report() }, 'what the document says of the fleet is not known')
-      return this.#settings
+      return this.#settings ?? usualFleet
     }
   }
 
@@ -167,7 +174,7 @@ export class Fleet {
       this.#problem = null
       if (credentials === null) return
       const keyring = new Keyring(this.#folder, credentials, this.#ground.clock.epochMs)
-      this.#member = await Member.begin(this.#ground, this.#settings, this.#folder, keyring)
+      this.#member = await Member.begin(this.#ground, this.#settings ?? usualFleet, this.#folder, keyring)
       if (this.#latest)
         this.#member.mesh.publish(this.#latest.generation, this.#latest.atMs, this.#latest.report)
     } catch (error) {
@@ -282,6 +289,7 @@ class Member {
   readonly #issuing: Issuing
   readonly #verbs: VerbsOfPeers
   readonly #timers: NodeJS.Timeout[] = []
+  #discovery: Discovery | null = null
   #portNumber = 0
   #renewing: Promise<void> | null = null
   #renewProblem: string | null = null
@@ -331,12 +339,9 @@ class Member {
     const member = new Member(ground, settings, folder, keyring)
     await member.reload()
     member.#portNumber = await member.#port.listen()
-    member.mesh.list(
-      Object.fromEntries(
-        Object.entries(settings.peers).map(([host, byLabel]) => [host, addressesIn(byLabel, settings.port)]),
-      ),
-    )
+    member.#list({})
     await member.#recall()
+    await member.#discover()
     const { identity } = keyring.credentials
     ground.log.info(
       { fleet: identity.fleet, host: identity.host, role: identity.role, port: member.#portNumber },
@@ -358,6 +363,28 @@ class Member {
     )
     every(keepEveryMs, () => member.#keep(), 'what is known of the fleet could not be kept')
     return member
+  }
+
+  /** Says where hosts are: by the document, and where else they were found. */
+  #list(found: Readonly<Record<string, readonly Address[]>>): void {
+    const { peers, port } = this.#settings
+    const hosts = new Set([...Object.keys(peers), ...Object.keys(found)])
+    this.mesh.list(
+      Object.fromEntries(
+        [...hosts].map((host) => [host, [...addressesIn(peers[host] ?? {}, port), ...(found[host] ?? [])]]),
+      ),
+    )
+  }
+
+  async #discover(): Promise<void> {
+    const { tagged, log } = this.#ground
+    const { discover, port } = this.#settings
+    if (discover === undefined || tagged === undefined) return
+    this.#discovery = new Discovery({
+      ...{ folder: this.#folder, tag: discover.tag, port, ask: tagged, log },
+      found: (hosts) => this.#list(hosts),
+    })
+    await this.#discovery.begin()
   }
 
   #addresses(): readonly Address[] {
@@ -460,6 +487,7 @@ class Member {
       untilMs: identity.expiresMs,
       issuerUntilMs: this.#issuerUntilMs,
       renewProblem: this.#renewProblem,
+      discoverProblem: this.#discovery?.problem ?? null,
       revoked: this.keyring.all().map(({ host, atMs }: Revocation) => ({ host, atMs })),
     }
   }
@@ -515,6 +543,7 @@ class Member {
 
   async close(): Promise<void> {
     for (const timer of this.#timers) clearInterval(timer)
+    this.#discovery?.close()
     await this.#keep()
     this.mesh.close()
     this.#port.close()

@@ -219,6 +219,15 @@ export class FleetFolder {
     return readOrNull(this.#at('known.json'))
   }
 
+  /** What the cloud last told of where the others are, as JSON; null when it never did. */
+  readDiscovered(): Promise<string | null> {
+    return readOrNull(this.#at('discovered.json'))
+  }
+
+  writeDiscovered(text: string): Promise<void> {
+    return replaceFile(this.#at('discovered.json'), text, privately)
+  }
+
   writeKnown(text: string): Promise<void> {
     return replaceFile(this.#at('known.json'), text, privately)
   }

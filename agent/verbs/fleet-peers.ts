@@ -43,8 +43,8 @@ function peerText(terminal: Terminal, { host, link, seen, addresses, problem }: 
 
 /** This host in the fleet, then each other. */
 export function render({ membership, peers }: FleetPeers, terminal: Terminal): string {
-  const { fleet, fingerprint, host, role, port, addresses, untilMs, issuerUntilMs, renewProblem, revoked } =
-    membership
+  const { fleet, fingerprint, host, role, port, addresses, untilMs, issuerUntilMs, revoked } = membership
+  const { renewProblem, discoverProblem } = membership
   const renew = renewProblem === null ? '' : `; ${paint(terminal, 'warn', `not renewed: ${renewProblem}`)}`
   return [
     `${paint(terminal, 'strong', host)} in fleet ${fleet}, role ${role}, port ${port}`,
@@ -52,6 +52,9 @@ export function render({ membership, peers }: FleetPeers, terminal: Terminal): s
     paragraph('  authority', fingerprint, indent),
     paragraph('  certificate', `until ${moment(untilMs)}${renew}`, indent),
     ...(issuerUntilMs === null ? [] : [paragraph('  issues', `until ${moment(issuerUntilMs)}`, indent)]),
+    ...(discoverProblem === null
+      ? []
+      : [paragraph('  looking', `not told by EC2: ${discoverProblem}`, indent)]),
     ...(revoked.length === 0
       ? []
       : [paragraph('  revoked', revoked.map((one) => one.host).join(', '), indent)]),

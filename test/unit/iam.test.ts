@@ -37,6 +37,16 @@ const statements = (more: Record<string, unknown>, known: InstanceFacts | null =
 
 const sids = (more: Record<string, unknown>) => statements(more).map(({ Sid }) => Sid)
 
+t.test('to look for the hosts of a fleet by their tag', async (t) => {
+  t.match(statements({ fleet: { discover: {} } }), [
+    {
+      ...{ Sid: 'GarrisonFleet', Action: ['ec2:DescribeInstances'], Resource: ['*'] },
+      Condition: { StringEquals: { 'aws:RequestedRegion': 'xx-test-1' } },
+    },
+  ])
+  t.same(sids({ fleet: {} }), [])
+})
+
 t.test('a document that asks nothing of AWS needs no policy', async (t) => {
   t.equal(policyOf(neededOf(document({}), facts)), null)
   t.equal(
