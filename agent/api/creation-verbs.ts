@@ -136,6 +136,25 @@ export const creationVerbs = {
     streams: true,
     job: true,
   },
+  'vm adopt': {
+    brief: 'write into the document what a VM is',
+    help: 'One that nobody declared is declared in host.d/vm-NAME.yaml as its definition says, its disks where they are. Of one that is declared, what a person has changed is written there, and the document then asks for that. Nothing is done to the VM. What no key can say is told: take it out of the document, or apply takes it back.',
+    examples: [
+      ['garrison vm adopt web-1 --plan', 'what would be written, and what apply would then do'],
+      ['garrison vm adopt web-1', 'write it'],
+    ],
+    operands: { vm: { kind: 'vm', placeholder: 'VM', brief: 'name or UUID', required: true } },
+    flags: { plan: { kind: 'switch', brief: 'show it; write nothing' } },
+    door: 'admin',
+    schema: 'garrison/vm-adopt/1',
+    json: {
+      'as-declared': 'vm: nothing differs',
+      unsaid: 'vm and what: what no key of a document can say',
+      planned: declareLines.planned,
+      declared: 'vm, file, goesOn (false)',
+    },
+    streams: true,
+  },
   'vm export': {
     brief: 'write a VM into a folder that it can be imported from',
     help: 'Its disks whole, as qcow2, each read back, and last vm.json: the VM as it is declared, or as its definition says. What is about this host alone is left behind, and named: who owns it, pools, devices, changes to the XML. The disks of a VM that runs are copied as they are at one moment; where libvirt cannot do that it is refused. The VM is left as it is: stop it before it is imported elsewhere. Cut short, the same command goes on.',

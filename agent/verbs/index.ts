@@ -45,6 +45,7 @@ const served = {
   'images fetch': () => import('./images-fetch.ts'),
   'images remove': () => import('./images-remove.ts'),
   'vm create': () => import('./vm-create.ts'),
+  'vm adopt': () => import('./vm-adopt.ts'),
   'vm export': () => import('./vm-export.ts'),
   'vm import': () => import('./vm-import.ts'),
   'network pending': () => import('./network-pending.ts'),

@@ -52,7 +52,7 @@ export interface Declaring {
 }
 
 /** The resource with nothing to do but for one VM and the pools that it has files in. */
-const onlyOf = (vms: Resource<ObservedVms>, name: string): Resource<ObservedVms> => ({
+export const onlyOf = (vms: Resource<ObservedVms>, name: string): Resource<ObservedVms> => ({
   ...vms,
   plan(observed, desired) {
     const machine = desired.vms?.machines[name]

@@ -1,6 +1,6 @@
 // A VM as a person would declare it: from words of a command line, from what another host exported, or from its definition.
 
-import { parse, stringify, YAMLParseError } from 'yaml'
+import { parse, parseDocument, stringify, YAMLParseError } from 'yaml'
 import { HostError } from '../../provisioning/problem.ts'
 
 /** What stands below `vms.machines.NAME` in a document. */
@@ -57,3 +57,14 @@ export const dropInOf = (name: string): string => `host.d/vm-${name}.yaml`
 /** A document that declares one VM. `heading` says where it came from, in a line. */
 export const documentText = (name: string, declaration: Declaration, heading: string): string =>
   `# ${heading.replace(/[\r\n]+/g, ' ')}\n${stringify({ vms: { machines: { [name]: declaration } } }, { lineWidth: 100 })}`
+
+/** The text of a file of a document with some values of one VM set; all else in it, comments too, stays as it is. */
+export function withValues(
+  text: string,
+  name: string,
+  sets: readonly { readonly path: readonly string[]; readonly value: unknown }[],
+): string {
+  const document = parseDocument(text)
+  for (const { path, value } of sets) document.setIn(['vms', 'machines', name, ...path], value)
+  return document.toString({ lineWidth: 100 })
+}

@@ -1,7 +1,8 @@
 // A VM as a document would declare it, made from its libvirt definition. What no key of a document can say is told beside it.
 
 import type { z } from 'zod'
-import { exactSize } from './differences.ts'
+import type { Json } from '../resource.ts'
+import { type Difference, exactSize } from './differences.ts'
 import type { DiskModel } from './disks.ts'
 import type { DomainModel } from './domain.ts'
 import type { NicModel } from './nics.ts'
@@ -124,6 +125,83 @@ export function adopted(
     ...(tags.success && { tags: tags.data }),
   }
   return { machine, unsaid }
+}
+
+/** What is to be written into a document so that it says what there is, each by its key below the VM. */
+export interface AdoptedDrift {
+  readonly sets: readonly { readonly path: readonly string[]; readonly value: Json }[]
+  readonly unsaid: readonly string[]
+}
+
+const powers: Readonly<Record<string, string>> = {
+  running: 'running',
+  blocked: 'running',
+  off: 'off',
+  crashed: 'off',
+}
+
+/** What no person writes into a document: Garrison's own marks, and what is always so. */
+const ownPaths: ReadonlySet<string> = new Set(['metadata', 'template'])
+const fixedPaths: ReadonlySet<string> = new Set(['cloudInit', 'guestAgent', 'random', 'architecture'])
+
+/** What is attached and not declared, as it would be declared: its name and what stands below it; null when no key can say it. */
+function adoptedPart(
+  path: string,
+  { disks, nics, devices }: DomainModel,
+  unsaid: string[],
+): readonly [name: string, said: Json] | null {
+  const key = path.slice(path.indexOf('.') + 1)
+  if (path.startsWith('disks.')) {
+    const disk = disks.find(({ name, target }) => (name ?? target) === key)
+    const isHere = disk?.source?.kind === 'file' || disk?.source?.kind === 'block'
+    if (!disk?.source || !isHere || (disk.format !== 'qcow2' && disk.format !== 'raw')) return null
+    const name = partNameOf(disk.name, disk.target)
+    return [name, { path: disk.source.at, format: disk.format, ...adoptedDisk(disk, name, unsaid) } as Json]
+  }
+  if (path.startsWith('nics.')) {
+    const at = nics.findIndex(({ name, mac }) => (name ?? mac ?? '?') === key)
+    const nic = nics[at]
+    const name = partNameOf(nic?.name ?? null, `nic${at}`)
+    const said = nic === undefined ? null : adoptedNic(nic, name, unsaid)
+    return said === null ? null : [name, said as Json]
+  }
+  const at = devices.findIndex(({ name, at: place }) => (name ?? place) === key)
+  const device = devices[at]
+  return device?.kind === 'pci' || device?.kind === 'mdev'
+    ? [partNameOf(device.name, `device${at}`), { [device.kind]: device.at }]
+    : null
+}
+
+/** Says in the words of a document what differs from it. What cannot be said is told: a person takes it out of the document, or back. */
+export function adoptedDrift(
+  differences: readonly Difference[],
+  model: DomainModel,
+  autostart: boolean,
+): AdoptedDrift {
+  const unsaid: string[] = []
+  const sets = differences.flatMap(({ path, desired, observed }): AdoptedDrift['sets'] => {
+    const words = path.split('.')
+    const isNicSource = /^nics\.[^.]+\.(network|bridge|macvtap)$/.test(path)
+    const [kind, ...place] = isNicSource ? String(observed).split(' ') : []
+    if (ownPaths.has(path)) return []
+    if (desired === null) {
+      const part = adoptedPart(path, model, unsaid)
+      if (part !== null) return [{ path: [words[0] ?? '', part[0]], value: part[1] }]
+    } else if (path === 'power') {
+      const power = powers[String(observed)]
+      // Whether it starts with the host goes by its power where nothing is said.
+      if (power !== undefined)
+        return [
+          { path: words, value: power },
+          { path: ['autostart'], value: autostart },
+        ]
+    } else if (isNicSource) {
+      if (kind === words.at(-1)) return [{ path: words, value: place.join(' ') }]
+    } else if (observed !== null && !fixedPaths.has(path)) return [{ path: words, value: observed }]
+    unsaid.push(`${path}: ${observed === null ? 'it is declared, and not there' : JSON.stringify(observed)}`)
+    return []
+  })
+  return { sets, unsaid }
 }
 
 /** Memory in a unit that a document has: whole MiB, and not less than there was. */
