@@ -18,7 +18,7 @@ import {
 } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import type { DatabaseSync } from 'node:sqlite'
-import { HostError, type ProblemCode } from '../../provisioning/problem.ts'
+import { HostError, type ProblemCode, type ProblemReport } from '../../provisioning/problem.ts'
 
 const codeOf: Readonly<Record<string, ProblemCode>> = {
   ENOSPC: 'file.no-space',
@@ -399,21 +399,29 @@ export interface DatabaseOptions {
   readonly prepare: (database: Database) => void
 }
 
+/** A database that was opened. */
+export interface OpenedDatabase {
+  readonly database: Database
+  readonly damagedPath: string | null
+  readonly problem: ProblemReport | null
+}
+
 /** SQLITE_CORRUPT and SQLITE_NOTADB. */
 const damage: ReadonlySet<unknown> = new Set([11, 26])
 
 /**
  * Opens a database, made with its folder (0700) if it is missing. SIGKILL is a normal end for it. One that is damaged is moved aside,
- * to where `damagedPath` says, and begun anew. Throws `file.unwritable`, `file.no-space`, `file.read-only`.
+ * to where `damagedPath` says, and begun anew. Where it cannot be opened (a full drive, one that can only be read) it is in memory, and
+ * `problem` says why: `file.unwritable`, `file.no-space`, `file.read-only`, ….
  */
 export async function openDatabase(
   path: string,
   { synchronous, prepare }: DatabaseOptions,
-): Promise<{ readonly database: Database; readonly damagedPath: string | null }> {
+): Promise<OpenedDatabase> {
   // Loaded here, for few need it.
   const { DatabaseSync: Sqlite } = await import('node:sqlite')
-  const begin = (): Database => {
-    const database = new Sqlite(path, { timeout: 5000 })
+  const begin = (at = path): Database => {
+    const database = new Sqlite(at, { timeout: 5000 })
     try {
       database.exec(`PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
         PRAGMA synchronous = ${synchronous.toUpperCase()}; PRAGMA journal_size_limit = 4194304`)
@@ -427,16 +435,18 @@ export async function openDatabase(
   try {
     await mkdir(dirname(path), { recursive: true, mode: 0o700 })
     try {
-      return { database: begin(), damagedPath: null }
+      return { database: begin(), damagedPath: null, problem: null }
     } catch (error) {
       if (!(error instanceof Error && 'errcode' in error && damage.has(error.errcode))) throw error
       const damagedPath = `${path}.damaged`
       await rename(path, damagedPath)
       for (const beside of ['-wal', '-shm']) await unlink(`${path}${beside}`).catch(absent)
-      return { database: begin(), damagedPath }
+      return { database: begin(), damagedPath, problem: null }
     }
   } catch (error) {
-    throw databaseError('open', path, error)
+    const told = databaseError('open', path, error)
+    if (!(told instanceof HostError)) throw told
+    return { database: begin(':memory:'), damagedPath: null, problem: told.report() }
   }
 }
 

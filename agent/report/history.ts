@@ -132,7 +132,7 @@ export class History {
     database: Database,
     path: string,
     mostBytes: number,
-    openProblem: ProblemReport | null = null,
+    openProblem: ProblemReport | null,
   ) {
     this.#database = database
     this.#path = path
@@ -152,16 +152,13 @@ export class History {
     path: string,
     { mostBytes = 128 * 2 ** 20 }: { readonly mostBytes?: number } = {},
   ): Promise<{ readonly history: History; readonly damagedPath: string | null }> {
-    // A power cut may take the last minutes along, and they are not worth a flush of the drive each minute.
-    const options = { synchronous: 'normal', prepare: (one: Database) => one.exec(tables) } as const
-    try {
-      const { database, damagedPath } = await openDatabase(path, options)
-      return { history: new History(database, path, mostBytes), damagedPath }
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error
-      const { database } = await openDatabase(':memory:', options)
-      return { history: new History(database, path, inMemoryBytes, error.report()), damagedPath: null }
-    }
+    const { database, damagedPath, problem } = await openDatabase(path, {
+      // A power cut may take the last minutes along, and they are not worth a flush of the drive each minute.
+      synchronous: 'normal',
+      prepare: (one) => one.exec(tables),
+    })
+    const bytes = problem === null ? mostBytes : inMemoryBytes
+    return { history: new History(database, path, bytes, problem), damagedPath }
   }
 
   /** Why it could not be opened, or not written the last time; null when it could. */

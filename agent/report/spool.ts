@@ -160,37 +160,47 @@ export class Spool {
   #lost = 0
   #problem: ProblemReport | null = null
 
-  private constructor(database: Database, { path, uptime, epochMs }: SpoolOptions) {
+  readonly #openProblem: ProblemReport | null
+
+  private constructor(
+    database: Database,
+    { path, uptime, epochMs }: SpoolOptions,
+    openProblem: ProblemReport | null,
+  ) {
     this.#database = database
     this.#path = path
-    const known = database.prepare('SELECT id, began, ahead FROM boots WHERE name = ?').get(uptime.boot)
-    const before = known && { beganMs: Number(known.began), offsetMs: Number(known.ahead) }
-    this.timeline = new Timeline(uptime, epochMs, before ?? null)
-    if (known === undefined)
-      database
-        .prepare('INSERT INTO boots (name, began, ahead) VALUES (?, ?, 0)')
-        .run(uptime.boot, this.timeline.beganMs)
-    this.#boot = Number(database.prepare('SELECT id FROM boots WHERE name = ?').get(uptime.boot)?.id)
+    this.#openProblem = openProblem
+    const boot = database.prepare('SELECT id, began, ahead FROM boots WHERE name = ?').get(uptime.boot)
+    const before = { beganMs: Number(boot?.began), offsetMs: Number(boot?.ahead) }
+    this.timeline = new Timeline(uptime, epochMs, before)
+    this.#boot = Number(boot?.id)
     this.#name = String(this.#kept('id'))
   }
 
-  /** Opens it, made if it is missing. Throws `file.unwritable`, `file.no-space`, `file.read-only`. */
+  /**
+   * Opens it, made if it is missing, or if it was damaged. Where it cannot be opened it is in memory alone, and `problem` says so: a
+   * host whose drive is full can still be told of.
+   */
   static async open(
     options: SpoolOptions,
   ): Promise<{ readonly spool: Spool; readonly damagedPath: string | null }> {
-    const { database, damagedPath } = await openDatabase(options.path, {
+    const { database, damagedPath, problem } = await openDatabase(options.path, {
       synchronous: 'normal',
       prepare(one) {
         one.exec(tables)
         one.prepare("INSERT OR IGNORE INTO kept VALUES ('id', ?)").run(randomUUID().slice(0, 8))
+        const { beganMs } = new Timeline(options.uptime, options.epochMs, null)
+        one
+          .prepare('INSERT OR IGNORE INTO boots (name, began, ahead) VALUES (?, ?, 0)')
+          .run(options.uptime.boot, beganMs)
       },
     })
-    return { spool: new Spool(database, options), damagedPath }
+    return { spool: new Spool(database, options, problem), damagedPath }
   }
 
-  /** Why the disk took nothing the last time; null when it did. */
+  /** Why it is in memory alone, or why the disk took nothing the last time; null when it did. */
   get problem(): ProblemReport | null {
-    return this.#problem
+    return this.#openProblem ?? this.#problem
   }
 
   /** Takes values in, each by the key of its series, into the span of now. On return they are on the disk, or wait until it takes them. */
