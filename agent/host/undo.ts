@@ -36,6 +36,8 @@ export interface UndoParts {
 }
 
 const pollMs = 250
+/** So long a neighbour on a wire may take to answer. */
+const askedMs = 50
 /** How long after the deadline the undoing may take before nobody waits for it any more. */
 const undoingMs = 60_000
 
@@ -52,9 +54,10 @@ const forget = ({ run }: UndoParts, { address, device }: Neighbour) =>
   run(inUnit(['/usr/sbin/ip', 'neighbour', 'flush', 'to', address, 'dev', device], [0, 1, 255]))
 
 async function neighbourAnswers({ run, reader }: UndoParts, { address, device }: Neighbour) {
-  // A gateway need not answer pings; to send one, its link address has to be asked for.
-  const echo = ['/usr/bin/ping', '-n', '-q', '-c', '1', '-W', '1', '-I', device, '--', address] as const
-  if ((await run(inUnit(echo, [0, 1, 2]))).exit === 0) return true
+  // The kernel is to ask for its link address, as it would to send something. No ping: a gateway need not answer one, and a small
+  // image has no program for it.
+  await run(inUnit(['/usr/sbin/ip', 'neighbour', 'replace', address, 'dev', device, 'use'], [0, 1, 2, 255]))
+  await sleep(askedMs)
   const { stdout } = await reader.query(ipNeighbours())
   return parseNeighbours(stdout).some(
     (one) => one.address === address && one.device === device && one.conditions.includes('REACHABLE'),
