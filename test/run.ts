@@ -6,6 +6,7 @@ import { execFileSync, spawn } from 'node:child_process'
 import { createWriteStream, globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { ensureRequirements } from './lab/requirements.ts'
+import { sample, seed } from './lab/sample.ts'
 
 /** Coverage in per cent of statements below which the run fails; the lab runs the executable and is not counted. */
 const coverageAtLeast = 80
@@ -53,20 +54,29 @@ interface Stage {
   readonly argv: readonly string[]
   /** TAP is counted test by test; anything else is one test that passes when it exits with 0. */
   readonly tap?: true
+  /** What else the start of the stage says. */
+  readonly note?: string
 }
 
 const full = process.argv.includes('--full')
 const asked = process.argv.slice(2).filter((word) => !word.startsWith('--'))
 
-const tapRun = (folders: readonly string[], options: readonly string[]): readonly string[] => [
+const tapRun = (files: readonly string[], options: readonly string[]): readonly string[] => [
   'tap',
   'run',
   '--reporter=tap',
   '--allow-incomplete-coverage',
   ...options,
   '--',
-  ...folders.flatMap((folder) => globSync(`${folder}/**/*.test.ts`).sort()),
+  ...files,
 ]
+
+const testsIn = (folder: string): readonly string[] => globSync(`${folder}/**/*.test.ts`).sort()
+
+const wholeJob = 'test/lab/bare-host.test.ts'
+const otherScenarios = testsIn('test/lab').filter((file) => file !== wholeJob)
+/** Of the scenarios in the lab's emulated guests some, beside the whole job. */
+const drawnScenarios = full ? otherScenarios : sample(otherScenarios, 4)
 
 const stages: readonly Stage[] = [
   { name: 'types', argv: ['tsc', '--noEmit'] },
@@ -77,14 +87,23 @@ const stages: readonly Stage[] = [
   {
     name: 'tests',
     argv: tapRun(
-      ['test/unit', 'test/plan', 'test/observe', 'test/rules', 'test/contract', 'agent/node-libvirt/test'],
-      ['--jobs=2', '--timeout=300'],
+      // The long ones first.
+      [
+        'test/contract',
+        'test/unit',
+        'test/plan',
+        'test/observe',
+        'test/rules',
+        'agent/node-libvirt/test',
+      ].flatMap(testsIn),
+      ['--jobs=3', '--timeout=300'],
     ),
     tap: true,
   },
   {
     name: 'lab',
-    argv: tapRun(['test/lab'], ['--jobs=2', '--timeout=30000', '--disable-coverage']),
+    note: `seed ${seed}: the whole job and ${drawnScenarios.length} of ${otherScenarios.length} other scenarios: ${drawnScenarios.join(', ')}`,
+    argv: tapRun([wholeJob, ...drawnScenarios], ['--jobs=2', '--timeout=30000', '--disable-coverage']),
     tap: true,
   },
 ]
@@ -97,6 +116,7 @@ async function run(stage: Stage): Promise<Tally> {
   const whole = createWriteStream(file)
   const startedMs = performance.now()
   process.stdout.write(`# ${name}: ${argv.slice(0, 3).join(' ')}${argv.length > 3 ? ' …' : ''}\n`)
+  if (stage.note) console.log(`# ${stage.note}`)
   const child = spawn(program, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {

@@ -222,9 +222,12 @@ t.test('pools and networks', async (t) => {
   await connection.networkDefineXML({
     xml: "<network><name>direct</name><forward mode='bridge'><interface dev='lo'/></forward></network>",
   })
-  t.same(await reader.networks(), [
-    { name: 'direct', active: false, autostart: false, bridge: null },
-    { name: 'lan', active: false, autostart: false, bridge: 'vb-lan' },
+  const inactive = { active: false, autostart: false, persistent: true, liveXml: null }
+  const networks = await reader.networks()
+  t.equal(networks.length, 2)
+  t.match(networks, [
+    { ...inactive, name: 'direct', bridge: null, xml: /<name>direct</ },
+    { ...inactive, name: 'lan', bridge: 'vb-lan', xml: /<name>lan</ },
   ])
 })
 

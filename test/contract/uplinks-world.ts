@@ -108,9 +108,13 @@ export async function makeWorld(backend: Backend) {
   ])
   await host.start(listening([22]))
 
-  const until = async (what: string, holds: () => boolean, mostMs = 20_000): Promise<void> => {
+  const until = async (
+    what: string,
+    holds: () => boolean | Promise<boolean>,
+    mostMs = 20_000,
+  ): Promise<void> => {
     const endMs = Date.now() + mostMs
-    while (!holds()) {
+    while (!(await holds())) {
       if (Date.now() > endMs) throw new Error(`${what}: not within ${mostMs} ms\n${host.ip('address')}`)
       await sleep(100)
     }
