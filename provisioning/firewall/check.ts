@@ -46,8 +46,9 @@ export function check(observed: ObservedFirewall): readonly Finding[] {
         code: 'firewall.interface-absent',
         severity: 'notice',
         subject: name,
-        text: 'no interface has this name now; its rules take effect when one has',
-        remedy: 'See ip link; correct firewall.interfaces if it is called something else.',
+        text: 'no interface is this one now; its rules take effect when one is',
+        remedy:
+          'See ip link and garrison plan uplinks; correct firewall.interfaces if it is called something else.',
       })
   return findings
 }

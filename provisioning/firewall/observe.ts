@@ -3,11 +3,19 @@
 import type { Desired } from '../desired.ts'
 import type { HostReader } from '../host.ts'
 import { contains, formatIp, parseCidr, parseIp } from '../link/address.ts'
-import { ipAddresses, ipRoutes, parseLinks, parseRoutes } from '../link/ip.ts'
+import { ipAddresses, ipRoutes, type Link, parseLinks, parseRoutes } from '../link/ip.ts'
 import { lively, sessionsOf } from '../link/ss.ts'
 import { HostError } from '../problem.ts'
 import { nftList, parseTable } from './nft.ts'
-import { differences, portsOf, type Ruleset, rulesetOf, transactionOf } from './ruleset.ts'
+import {
+  differences,
+  type Guard,
+  namedGuard,
+  portsOf,
+  type Ruleset,
+  rulesetOf,
+  transactionOf,
+} from './ruleset.ts'
 import type { DesiredFirewall } from './schema.ts'
 
 /** What the rules are loaded from at boot. */
@@ -81,11 +89,52 @@ function admits({ allow }: DesiredFirewall, address: string, port: number): bool
   })
 }
 
-const isGuarded = (interfaces: readonly string[], name: string): boolean =>
-  interfaces.some((one) => name === one || name.startsWith(`${one}.`))
+const isGuarded = (guards: readonly Guard[], name: string): boolean =>
+  guards.some(({ names }) => names.some((one) => name === one || name.startsWith(`${one}.`)))
+
+/** Kinds of interface that have the MAC of another, on which they stand. */
+const borrowing: ReadonlySet<string | null> = new Set([
+  'vlan',
+  'macvlan',
+  'macvtap',
+  'ipvlan',
+  'bridge',
+  'bond',
+])
+
+/** What is guarded: an uplink by its MAC and whatever it is called now, else an interface by its name. Errors: `imds.…`. */
+async function guardsOf(
+  reader: HostReader,
+  { firewall, uplinks = {} }: Desired,
+  links: readonly Link[],
+): Promise<readonly Guard[]> {
+  const others = Object.entries(uplinks).flatMap(([name, { management }]) => (management ? [] : [name]))
+  const asked = firewall?.interfaces ?? (others.length === 0 ? ['lni'] : others)
+  const guards: Guard[] = []
+  for (const called of new Set(asked)) {
+    const uplink = uplinks[called]
+    if (uplink === undefined) {
+      guards.push(namedGuard(called))
+      continue
+    }
+    const { match, lni } = uplink
+    let mac: string | null = null
+    if (match !== undefined && 'mac' in match) mac = match.mac.toLowerCase()
+    else {
+      const index = lni?.deviceIndex ?? match?.deviceIndex
+      const all = (await reader.instance())?.interfaces ?? []
+      mac = all.find(({ deviceNumber }) => deviceNumber === index)?.mac ?? null
+    }
+    const devices = links.filter((link) => mac !== null && link.mac === mac && !borrowing.has(link.kind))
+    // Its VLANs are called after the uplink.
+    guards.push({ called, names: [called, ...devices.map(({ name }) => name)], mac })
+  }
+  return guards
+}
 
 /** Looks at the firewall. Without a firewall in the document only at the table, in case an earlier one left it. */
-export async function observe(reader: HostReader, { firewall }: Desired): Promise<ObservedFirewall> {
+export async function observe(reader: HostReader, desired: Desired): Promise<ObservedFirewall> {
+  const { firewall } = desired
   const nothing = {
     sessions: [],
     hasSessions: false,
@@ -113,7 +162,8 @@ export async function observe(reader: HostReader, { firewall }: Desired): Promis
     ]),
     sessionsOf(reader).then(lively),
   ])
-  const wanted = rulesetOf(firewall)
+  const guards = await guardsOf(reader, desired, links)
+  const wanted = rulesetOf(firewall, guards)
   const [ours = '', theirs = ''] = units.stdout.split(/\n\s*\n/)
   const byAddress = new Map(
     links.flatMap(({ name, addresses }) => addresses.map(({ address }) => [address, name] as const)),
@@ -128,13 +178,13 @@ export async function observe(reader: HostReader, { firewall }: Desired): Promis
     isFileWanted: file === transactionOf(wanted),
     unitFile: /^UnitFileState=(.*)$/m.exec(ours)?.[1] ?? '',
     isFirewalldActive: /^ActiveState=active$/m.test(theirs),
-    interfaces: firewall.interfaces.map((name) => ({
-      name,
-      isThere: links.some((one) => one.name === name),
+    interfaces: guards.map(({ called, names }) => ({
+      name: called,
+      isThere: links.some(({ name }) => names.includes(name)),
     })),
     sessions: sessions.flatMap(({ local, peer }) => {
       const name = byAddress.get(hostOf(local))
-      if (name === undefined || !isGuarded(firewall.interfaces, name)) return []
+      if (name === undefined || !isGuarded(guards, name)) return []
       const port = Number(local.slice(local.lastIndexOf(':') + 1))
       const address = hostOf(peer)
       return { peer: address, interface: name, readmitted: admits(firewall, address, port) }

@@ -37,7 +37,7 @@ export function plan(observed: ObservedFirewall, { firewall, sources }: Desired)
   const text = transactionOf(wanted)
   if (differences.length > 0 || !isFileWanted) {
     const blocked = lockedOut(observed)
-    const over = firewall.interfaces.join(', ')
+    const over = observed.interfaces.map(({ name }) => name).join(', ')
     const openings = firewall.allow.map(openingText).join(', ')
     steps.push(
       guarded(

@@ -70,8 +70,20 @@ function openingRules(opening: Opening): readonly Rule[] {
   )
 }
 
+/** What is guarded: names of interfaces, and the MAC that frames to it have, which stays when it is renamed. */
+export interface Guard {
+  readonly called: string
+  readonly names: readonly string[]
+  readonly mac: string | null
+}
+
+const jump: Json = { jump: { target: 'guarded' } }
+
+/** A guard over interfaces by their names alone. */
+export const namedGuard = (name: string): Guard => ({ called: name, names: [name], mac: null })
+
 /** The rules of a firewall. Established traffic, errors, neighbours and the answers of DHCP servers need no opening. */
-export function rulesetOf({ interfaces, allow }: DesiredFirewall): Ruleset {
+export function rulesetOf({ allow }: Pick<DesiredFirewall, 'allow'>, guards: readonly Guard[]): Ruleset {
   return {
     chains: [
       // Before those of others: what is dropped here stays so, and what is let through they may still refuse.
@@ -79,12 +91,13 @@ export function rulesetOf({ interfaces, allow }: DesiredFirewall): Ruleset {
       { name: 'guarded' },
     ],
     rules: [
-      ...[...new Set(interfaces)].flatMap((name) =>
+      ...[...new Set(guards.flatMap(({ names }) => names))].flatMap((name) =>
         [name, `${name}.*`].map((pattern) =>
-          rule('input', `guard ${pattern}`, equals({ meta: { key: 'iifname' } }, pattern), {
-            jump: { target: 'guarded' },
-          }),
+          rule('input', `guard ${pattern}`, equals({ meta: { key: 'iifname' } }, pattern), jump),
         ),
+      ),
+      ...[...new Set(guards.flatMap(({ mac }) => mac ?? []))].map((mac) =>
+        rule('input', `guard ${mac}`, equals(field('ether', 'daddr'), mac), jump),
       ),
       rule(
         'guarded',

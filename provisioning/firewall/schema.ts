@@ -54,8 +54,10 @@ export const firewallSchema = z
       .array(interfaceName)
       .min(1)
       .max(16)
-      .default(['lni'])
-      .describe('The interfaces that are guarded, with every VLAN on them. Others are left as they are.'),
+      .optional()
+      .describe(
+        'What is guarded, with every VLAN on it: uplinks by their names, or interfaces. Default: every uplink but the managing one; without uplinks the interface lni.',
+      ),
     allow: z
       .array(opening)
       .max(64)

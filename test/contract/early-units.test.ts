@@ -1,7 +1,7 @@
 // What Garrison does before the network is begun, in a host that starts: it never holds up or fails the boot.
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
-import { rulesetOf, transactionOf } from '../../provisioning/firewall/ruleset.ts'
+import { namedGuard, rulesetOf, transactionOf } from '../../provisioning/firewall/ruleset.ts'
 import { firewallSchema } from '../../provisioning/firewall/schema.ts'
 import { makeBox } from './box.ts'
 import { cable, namespaces } from './namespaces.ts'
@@ -48,7 +48,7 @@ t.test('a change that was not confirmed is undone, and rules are there, before t
   const old = '[Match]\nName=eth0\n\n[Network]\nAddress=192.0.2.10/24\n'
   box.write(network, old.replace('192.0.2.10', '192.0.2.99'))
   box.write(`${folder}/armed.json`, armed([before(network, old)], 'another'), 0o600)
-  box.write(rules, transactionOf(rulesetOf(firewallSchema.parse({ interfaces: ['eth0'] }))))
+  box.write(rules, transactionOf(rulesetOf(firewallSchema.parse({}), [namedGuard('eth0')])))
   await box.boot()
   await started()
   t.equal(box.read(network), old)

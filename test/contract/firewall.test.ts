@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import t from 'tap'
 import { nftList, nftLoad, parseTable } from '../../provisioning/firewall/nft.ts'
-import { differences, rulesetOf, transactionOf } from '../../provisioning/firewall/ruleset.ts'
+import { differences, namedGuard, rulesetOf, transactionOf } from '../../provisioning/firewall/ruleset.ts'
 import { firewallSchema } from '../../provisioning/firewall/schema.ts'
 import { ensureRequirements } from '../lab/requirements.ts'
 import { attempt, cable, listening, namespaces } from './namespaces.ts'
@@ -24,13 +24,15 @@ const host = made.make('host')
 const lan = made.make('lan')
 cable(host, 'lni', lan, 'wire')
 cable(host, 'eni', lan, 'vpc')
+// Guarded by its MAC, and renamed by somebody.
+cable(host, 'ens9', lan, 'other', '02:3a:00:00:00:21')
 // By its name alone a VLAN is told from others, and not every kernel that this runs on has VLANs.
 cable(host, 'lni.100', lan, 'wire.100')
 for (const [space, last] of [
   [host, 10],
   [lan, 77],
 ] as const) {
-  const names = space === host ? ['lni', 'lni.100', 'eni'] : ['wire', 'wire.100', 'vpc']
+  const names = space === host ? ['lni', 'lni.100', 'eni', 'ens9'] : ['wire', 'wire.100', 'vpc', 'other']
   for (const [at, name] of names.entries()) {
     space.ip('address', 'add', `192.0.${2 + at}.${last}/24`, 'dev', name)
     space.ip('address', 'add', `2001:db8:${at}::${last}/64`, 'dev', name, 'nodad')
@@ -46,7 +48,11 @@ const firewall = firewallSchema.parse({
     { protocol: 'udp', port: 5000, from: ['0.0.0.0/0', '::/0'] },
   ],
 })
-const wanted = rulesetOf(firewall)
+// By name, and by a MAC whatever it is called.
+const wanted = rulesetOf(firewall, [
+  namedGuard('lni'),
+  { called: 'lan', names: ['lan'], mac: '02:3a:00:00:00:21' },
+])
 
 const file = join(mkdtempSync(join(tmpdir(), 'garrison-firewall-')), 'rules.json')
 t.teardown(() => rmSync(dirname(file), { recursive: true }))
@@ -100,6 +106,8 @@ t.test('packets fare as declared', async (t) => {
   t.equal(tcp('2001:db8::10', 80), 'silent')
   t.equal(tcp('192.0.2.10', 5901), 'open', 'within a range of ports')
   t.equal(tcp('192.0.4.10', 80), 'open', 'an interface that is not guarded')
+  t.equal(tcp('192.0.5.10', 80), 'silent', 'one that is guarded by its MAC')
+  t.equal(tcp('192.0.5.10', 5901), 'open', 'an opening there')
   t.equal(attempt(lan, 'udp', '192.0.2.10', 5000), 'open')
   t.equal(attempt(lan, 'udp', '2001:db8::10', 5000), 'open')
   t.equal(attempt(lan, 'udp', '192.0.2.10', 6000), 'silent')

@@ -5,7 +5,7 @@ import { parseDocument } from '../../provisioning/document.ts'
 import { firewall } from '../../provisioning/firewall/index.ts'
 import { parseTable } from '../../provisioning/firewall/nft.ts'
 import { rulesFile } from '../../provisioning/firewall/observe.ts'
-import { differences, rulesetOf, transactionOf } from '../../provisioning/firewall/ruleset.ts'
+import { differences, namedGuard, rulesetOf, transactionOf } from '../../provisioning/firewall/ruleset.ts'
 import { type FirewallHost, firewallReader, printedBy, sshLine } from './firewall-host.ts'
 
 const documentOf = (body: unknown) =>
@@ -17,7 +17,7 @@ const desired = documentOf({
     { protocol: 'udp', port: 5000, to: 5010 },
   ],
 })
-const wanted = rulesetOf(desired.firewall as NonNullable<typeof desired.firewall>)
+const wanted = rulesetOf(desired.firewall as NonNullable<typeof desired.firewall>, [namedGuard('lni')])
 const loaded: FirewallHost = { table: printedBy(transactionOf(wanted)), file: transactionOf(wanted) }
 
 const look = async (host: FirewallHost, document = desired) => {
@@ -145,3 +145,35 @@ t.test('an answer that is none is no firewall and no settled host', async (t) =>
   for (const table of ['', '{}', '[]', '{"nftables":[{"rule":{"chain":7}}]}', '{"nftables":[{"chain":{}}]}'])
     await t.rejects(look({ table }), { code: 'host.unexpected-answer' }, table)
 })
+
+t.test(
+  'an uplink is guarded by its MAC and whatever it is called, and the managing one is not',
+  async (t) => {
+    const document = parseDocument([
+      {
+        path: 'host.yaml',
+        text: JSON.stringify({
+          version: 1,
+          uplinks: {
+            eni: { match: { mac: '02:00:00:00:00:01' }, management: true },
+            lan: { match: { mac: '02:00:00:00:00:02' } },
+            far: { match: { mac: '02:00:00:00:00:77' } },
+          },
+          firewall: {},
+        }),
+      },
+    ])
+    const { wanted, interfaces } = await firewall.observe(firewallReader({}), document)
+    t.strictSame(
+      wanted?.rules.flatMap(({ chain, comment }) => (chain === 'input' ? [comment] : [])),
+      [
+        ...['guard lan', 'guard lan.*', 'guard lni', 'guard lni.*', 'guard far', 'guard far.*'],
+        ...['guard 02:00:00:00:00:02', 'guard 02:00:00:00:00:77'],
+      ],
+    )
+    t.strictSame(interfaces, [
+      { name: 'lan', isThere: true },
+      { name: 'far', isThere: false },
+    ])
+  },
+)
