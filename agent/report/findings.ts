@@ -61,9 +61,9 @@ export const FINDINGS = {
   },
   'agent.history-unwritable': {
     meaning: 'What is measured is not written down, so garrison history has a gap.',
-    when: 'writing failed',
+    when: 'it could not be opened or written; what is measured is kept in memory, or lost',
     remedy:
-      'See the message for why; the history is in /var/lib/garrison/daemon, where there must be space and no damage.',
+      'See the message for why, and make room in /var/lib/garrison/daemon. Where it could not be opened, then run systemctl restart garrison.',
     appearMs: 0,
     clearMs: 2 * minute,
   },
