@@ -117,7 +117,8 @@ export class Port {
     this.#server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
       this.#tellRefused({ why: error.code ?? error.message })
       if (socket.writable && error.code !== 'ECONNRESET')
-        socket.end(`HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n`)
+        // Not only this side of it: one who goes on byte by byte would keep the other open.
+        socket.end(`HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n`, () => socket.destroy())
       else socket.destroy()
     })
     this.#server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head))
@@ -203,12 +204,14 @@ export class Port {
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.setHeader('connection', 'close')
+    // Once the request was broken off it has no socket.
+    const from = request.socket.remoteAddress
     try {
       const answer = await this.#answerOf(request, response)
       if (answer !== null) send(response, 200, answer)
     } catch (error) {
       const problem = problemOf(error)
-      this.#tellRefused({ from: request.socket.remoteAddress, url: request.url, why: problem.message })
+      this.#tellRefused({ from, url: request.url, why: problem.message })
       if (response.headersSent) response.destroy()
       else send(response, httpStatus[problem.code] ?? 500, problem)
     }
@@ -250,6 +253,7 @@ export class Port {
       socket.end(
         `HTTP/1.1 ${httpStatus[problem.code] ?? 500} Refused\r\nconnection: close\r\ncontent-type: application/json\r\n` +
           `content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+        () => socket.destroy(),
       )
     }
   }
