@@ -27,6 +27,8 @@ import { cable, type Namespace, namespaces } from './namespaces.ts'
 
 await ensureRequirements((line) => t.comment(line), [{ package: 'iproute2', path: '/usr/sbin/ip' }])
 
+t.setTimeout(280_000)
+
 const main = join(import.meta.dirname, '../../agent/main.ts')
 const fakeOperate = join(import.meta.dirname, 'fake-operate.ts')
 const secretsSeen = new Set(['PRIVATE KEY'])

@@ -8,6 +8,8 @@ import { joinFleet } from '../../agent/peers/enrol.ts'
 import { acceptIssuer, invite, requestIssuer, revoke } from '../../agent/peers/issuing.ts'
 import { type FleetHost, FleetWorld, until } from './fleet-world.ts'
 
+t.setTimeout(200_000)
+
 t.test('three hosts as a fleet', async (t) => {
   const world = new FleetWorld(t.testdir())
   t.teardown(() => world.end())
