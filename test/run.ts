@@ -13,6 +13,7 @@ const coverageAtLeast = 80
 
 /** What unit and contract tests run beside what the lab and the package ask for themselves. */
 const tools = [
+  { package: 'busybox', path: '/usr/bin/busybox' },
   { package: 'dnsmasq-base', path: '/usr/sbin/dnsmasq' },
   { package: 'e2fsprogs', path: '/usr/sbin/mkfs.ext4' },
   { package: 'groff-base', path: '/usr/bin/groff' },

@@ -4,6 +4,24 @@ import type { Verb } from './verbs.ts'
 
 /** Every verb about the network. */
 export const networkVerbs = {
+  'network show': {
+    brief: "show the way of a VM's traffic to the wire, and where it stops",
+    help: 'Follows what a VM sends from its NIC over the bridge, the rules and the routes of this host to the uplink, as they are now, with what each has counted, up to the first place where nothing gets past. Says what is dropped by which rule. Without VM: of every VM. Ends with 3 when something stops it.',
+    examples: [
+      ['garrison network show web-1', 'where the traffic of web-1 goes, and where it stops'],
+      ['garrison network show --json', 'of every VM, for a script'],
+    ],
+    operands: { vm: { kind: 'vm', placeholder: 'VM', brief: 'the VM' } },
+    flags: {},
+    door: 'read',
+    schema: 'garrison/network-show/1',
+    json: {
+      schema: 'garrison/network-show/1',
+      atMs: 'when the host was looked at, epoch milliseconds',
+      paths:
+        "for each NIC: vm, mac, to (libvirt's attachment), mode and why (null when the network is not declared), addresses (given by DHCP), hops in order: at, text, counts (received and sent, packets and bytes, dropped), notes, stop (null, or text and remedy; then it is the last)",
+    },
+  },
   'network pending': {
     brief: 'show the change to the network that waits to be confirmed',
     help: 'Says what was changed, which files and commands undo it, and when. Also what became of the change before. Ends with 2 while one is pending, and with 1 when one could not be undone whole.',

@@ -187,7 +187,7 @@ const VERBS = {
   },
   why: {
     brief: 'say in plain words why something is as it is',
-    help: 'Answers from the journal, the current plan and the findings: what is wanted, what is there, what was done, by whom and why, what failed, and what to do next. Without SUBJECT: why the host is not settled or not healthy.',
+    help: 'Answers from the journal, the current plan and the findings: what is wanted, what is there, what was done, by whom and why, what failed, and what to do next. Without SUBJECT: why the host is not settled or not healthy. why vm NAME network: why a VM reaches the network or does not, and where its traffic stops.',
     examples: [
       ['garrison why drive AWS1A…04', 'why a drive was chosen or refused'],
       ['garrison why vm web-3', 'why a VM runs or does not, down to the drives that it stands on'],
@@ -204,6 +204,12 @@ const VERBS = {
         placeholder: 'NAME',
         brief:
           'a part of the resource such as a volume, the serial or name of the drive, or the name of the VM',
+      },
+      part: {
+        kind: 'choice',
+        placeholder: 'PART',
+        brief: 'what of the VM: its network',
+        choices: ['network'],
       },
     },
     flags: {},

@@ -127,7 +127,7 @@ const forms: Readonly<Record<string, readonly Form[]>> = {
     ),
   ),
   nmcli: [{ verb: '--terse --escape yes --fields UUID,DEVICE,STATE,FILENAME connection show' }],
-  nft: [{ verb: '--json list table', operands: /^(inet|garrison\w*)$/ }],
+  nft: [{ verb: '--json list table', operands: /^(inet|bridge|garrison\w*)$/ }],
   uname: [{ must: '--machine' }],
   chronyc: [{ verb: '-c -n tracking' }],
   timedatectl: [{ verb: 'show', options: '--property= --value' }],

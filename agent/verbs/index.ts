@@ -48,6 +48,7 @@ const served = {
   'vm adopt': () => import('./vm-adopt.ts'),
   'vm export': () => import('./vm-export.ts'),
   'vm import': () => import('./vm-import.ts'),
+  'network show': () => import('./network-show.ts'),
   'network pending': () => import('./network-pending.ts'),
   'network probe': () => import('./network-probe.ts'),
   'network confirm': () => import('./network-confirm.ts'),

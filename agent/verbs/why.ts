@@ -3,11 +3,14 @@
 import type { JournalEntry } from '../../provisioning/host.ts'
 import { HostError, type ProblemReport, problemOf } from '../../provisioning/problem.ts'
 import { type Assessment, type Step, stepKey } from '../../provisioning/resource.ts'
+import { pathsOf } from '../../provisioning/vmnets/path.ts'
 import type { Context } from '../api/context.ts'
 import { ago, duration, paint, paragraph, type Terminal } from '../api/terminal.ts'
 import { type Args, EXIT, type Exit } from '../api/verbs.ts'
 import { findDrive, type JudgedDrive, judgedDrives } from './drives.ts'
+import { readPaths } from './network-show.ts'
 import { nowReasons, type Reason } from './reasons.ts'
+import { networkReasons } from './why-network.ts'
 import { isAboutVm, vmReasons } from './why-vm.ts'
 import { applyCommand, changeText } from './wording.ts'
 
@@ -100,7 +103,20 @@ const documentReasons = (document: ProblemReport | null): readonly Reason[] =>
   document === null ? [] : [{ text: `${document.code}: ${document.message}.`, remedy: document.remedy }]
 
 /** Looks at the host and into the journal. Throws `request.no-such-drive`, `request.no-such-vm`. */
-export async function run(context: Context, { subject, name }: Args<'why'>): Promise<Why> {
+export async function run(context: Context, { subject, name, part }: Args<'why'>): Promise<Why> {
+  if (part !== undefined) {
+    if (subject !== 'vm' || name === undefined)
+      throw new HostError('request.invalid', `${part} is a part of a VM: why vm NAME ${part}`, {
+        details: { verb: 'why' },
+      })
+    const paths = pathsOf(await readPaths(context), name)
+    return {
+      subject: `vm ${name} ${part}`,
+      atMs: context.clock(),
+      reasons: networkReasons(name, paths),
+      next: [{ command: `garrison network show ${name}`, does: 'every place that it passes, with counters' }],
+    }
+  }
   const view = await context.look({ fresh: false })
   const { assessments, document, atMs } = view
   if (subject === 'drive') {

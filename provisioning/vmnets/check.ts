@@ -2,6 +2,7 @@
 
 import { parseXml, XmlError } from '../libvirt/xml.ts'
 import type { Finding } from '../resource.ts'
+import { frameChains } from './frames.ts'
 import { differingParts, readNetwork } from './network.ts'
 import { sameTable } from './nft.ts'
 import type { ObservedVmnets } from './observe.ts'
@@ -113,11 +114,13 @@ export function check(observed: ObservedVmnets): readonly Finding[] {
   for (const { vm, kind, to, isLive } of attachments)
     if (!isLive && !(kind === 'network' && asked.networks[to] !== undefined))
       others.set(`${vm} on ${kind} ${to}`, vm)
+  const standing = standingNetworks(observed, all)
+  const isAsDeclared =
+    sameTable(table, chainsFor(standing, otherBridges(observed))) &&
+    sameTable(observed.frames, frameChains(observed, standing))
   return [
     ...all.flatMap((one) => [...networkFindings(observed, one)]),
-    ...(isActive &&
-    !isLost &&
-    !sameTable(table, chainsFor(standingNetworks(observed, all), otherBridges(observed)))
+    ...(isActive && !isLost && !isAsDeclared
       ? [
           {
             code: 'vmnets.rules-changed',

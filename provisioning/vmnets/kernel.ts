@@ -2,7 +2,7 @@
 
 import { parseIp } from '../link/address.ts'
 import type { Family } from '../link/ip.ts'
-import type { Action, Change, Step } from '../resource.ts'
+import type { Action, Step } from '../resource.ts'
 import {
   deviceOfBatch,
   ownFolder,
@@ -16,6 +16,7 @@ import {
   uplinkUnit,
   uplinkUnitText,
 } from './files.ts'
+import { frameChains } from './frames.ts'
 import { type Chain, nftScript, sameTable, tableName } from './nft.ts'
 import type { ObservedVmnets } from './observe.ts'
 import type { Resolved } from './resolve.ts'
@@ -37,47 +38,57 @@ import {
 
 const folder: Action = { kind: 'folder', path: ownFolder, mode: 0o755 }
 
-function rulesStep(observed: ObservedVmnets, chains: readonly Chain[]): readonly Step[] {
-  const script = nftScript(chains)
-  const isLoaded = sameTable(observed.table, chains)
-  const isWritten = observed.files[rulesPath] === script
-  if (chains.length === 0 && observed.table === null && observed.files[rulesPath] == null) return []
-  if (chains.length === 0)
-    return [
-      step('rules', undefined, {
-        summary: 'no VM network that rules are about any more',
-        because: [{ path: 'vmnets.rules', desired: null, observed: `table inet ${tableName}` }],
-        actions: [
-          { kind: 'write', path: rulesPath, content: script, mode: 0o644 },
-          run('/usr/sbin/nft', '--file', rulesPath),
-          { kind: 'remove', path: rulesPath },
-        ],
-      }),
-    ]
-  if (isLoaded && isWritten) return []
-  const because: readonly Change[] = [
-    ...(isLoaded
-      ? []
-      : [
-          {
-            path: 'vmnets.rules',
-            desired: `${chains.reduce((sum, { rules }) => sum + rules.length, 0)} rules`,
-            observed:
-              observed.table === null
-                ? null
-                : `${observed.table.reduce((sum, { rules }) => sum + rules.length, 0)} rules, not the same`,
-          },
-        ]),
-    ...(isWritten ? [] : [{ path: 'vmnets.rules', desired: 'kept for the next boot', observed: null }]),
-  ]
+const rulesIn = (chains: readonly { readonly rules: readonly unknown[] }[]): number =>
+  chains.reduce((sum, { rules }) => sum + rules.length, 0)
+
+function rulesStep(
+  observed: ObservedVmnets,
+  chains: readonly Chain[],
+  frames: readonly Chain[],
+): readonly Step[] {
+  const { table, files } = observed
+  const script = [nftScript(chains), ...(frames.length === 0 ? [] : [nftScript(frames, 'bridge')])].join('')
+  const isLoaded = sameTable(table, chains) && sameTable(observed.frames, frames)
+  const isWritten = files[rulesPath] === script
+  const isNothing = chains.length + frames.length === 0
+  if (
+    isNothing ? table === null && observed.frames === null && files[rulesPath] == null : isLoaded && isWritten
+  )
+    return []
+  const there = [table, observed.frames].flatMap((one) => one ?? [])
   return [
     step('rules', undefined, {
-      summary: 'what the VMs’ traffic may do: table inet garrison_vms',
-      because,
+      summary: isNothing
+        ? 'no VM network that rules are about any more'
+        : `what the VMs’ traffic may do: table ${tableName}`,
+      because: [
+        ...(isLoaded
+          ? []
+          : [
+              {
+                path: 'vmnets.rules',
+                desired: `${rulesIn([...chains, ...frames])} rules`,
+                observed: table === null ? null : `${rulesIn(there)} rules, not the same`,
+              },
+            ]),
+        ...(isWritten || (isNothing && !isLoaded)
+          ? []
+          : [
+              {
+                path: 'vmnets.rules',
+                desired: isNothing ? null : 'kept for the next boot',
+                observed: isNothing ? 'kept for the next boot' : null,
+              },
+            ]),
+      ],
       actions: [
         folder,
         { kind: 'write', path: rulesPath, content: script, mode: 0o644 },
         run('/usr/sbin/nft', '--file', rulesPath),
+        ...(frames.length === 0 && observed.frames !== null
+          ? [run('/usr/sbin/nft', 'delete', 'table', 'bridge', tableName)]
+          : []),
+        ...(isNothing ? [{ kind: 'remove', path: rulesPath } as const] : []),
       ],
     }),
   ]
@@ -343,7 +354,10 @@ export function kernelSteps(observed: ObservedVmnets, standing: readonly Resolve
   const wires = wantedOnWire(standing)
   const chains = chainsFor(standing, otherBridges(observed))
   return {
-    before: [...rulesStep(observed, chains), ...sysctlStep(observed, standing)],
+    before: [
+      ...rulesStep(observed, chains, frameChains(observed, standing)),
+      ...sysctlStep(observed, standing),
+    ],
     after: [
       ...strayStep(observed, wires),
       ...wires.flatMap((wire) => wireStep(observed, wire)),

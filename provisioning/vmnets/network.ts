@@ -41,6 +41,8 @@ export interface NetworkModel {
   /** The zone of firewalld that the bridge is put in. */
   readonly zone: string | null
   readonly isolate: boolean
+  /** What each NIC may at most, in Mbit/s, as the VM sees it; of a NIC that names no other port group. */
+  readonly limits: { readonly receive: number | null; readonly send: number | null }
   readonly mtu: number | null
   readonly domain: string | null
   readonly nameservers: readonly string[]
@@ -49,6 +51,7 @@ export interface NetworkModel {
 
 const nothing: NetworkModel = {
   ...{ forward: 'none', devices: [], bridge: null, zone: null, isolate: false, mtu: null, domain: null },
+  ...{ limits: { receive: null, send: null } },
   ...{ nameservers: [], ips: [] },
 }
 
@@ -83,6 +86,23 @@ function readIp(ip: XmlElement): IpModel {
   }
 }
 
+/** The port group of NICs that name none. */
+const ownGroup = 'garrison'
+/** libvirt's rates are in kilobytes a second. */
+const kilobytesPerMegabit = 125
+
+const groupOf = (root: XmlElement): XmlElement | undefined =>
+  elementsOf(root, 'portgroup').find(({ attributes }) => attributes.get('name') === ownGroup)
+
+function readLimits(root: XmlElement): NetworkModel['limits'] {
+  const bandwidth = at(groupOf(root), 'bandwidth')
+  const rate = (name: string): number | null => {
+    const average = at(bandwidth, name)?.attributes.get('average')
+    return average === undefined ? null : Number(average) / kilobytesPerMegabit
+  }
+  return { receive: rate('inbound'), send: rate('outbound') }
+}
+
 /** Reads what is known of a definition. */
 export function readNetwork(root: XmlElement): NetworkModel {
   const forward = at(root, 'forward')
@@ -95,6 +115,7 @@ export function readNetwork(root: XmlElement): NetworkModel {
     devices: named.length > 0 || device === undefined ? named : [device],
     bridge: bridge?.get('name') ?? null,
     zone: bridge?.get('zone') ?? null,
+    limits: readLimits(root),
     isolate: at(root, 'port')?.attributes.get('isolated') === 'yes',
     mtu: mtu === undefined ? null : Number(mtu),
     domain: at(root, 'domain')?.attributes.get('name') ?? null,
@@ -158,6 +179,19 @@ const writers: { readonly [Name in keyof NetworkModel]: (root: XmlElement, model
     replaced(root, 'bridge', made)
   },
   zone: (root, model) => writers.bridge(root, model),
+  limits(root, { limits: { receive, send } }) {
+    const old = groupOf(root)
+    if (old !== undefined) remove(root, old)
+    if (receive === null && send === null) return
+    const rate = (name: string, mbps: number | null) =>
+      mbps === null ? [] : [element(name, { average: String(mbps * kilobytesPerMegabit) })]
+    insert(
+      root,
+      element('portgroup', { name: ownGroup, default: 'yes' }, [
+        element('bandwidth', {}, [...rate('inbound', receive), ...rate('outbound', send)]),
+      ]),
+    )
+  },
   isolate: (root, { isolate }) =>
     replaced(root, 'port', isolate ? element('port', { isolated: 'yes' }) : null),
   mtu: (root, { mtu }) => replaced(root, 'mtu', mtu === null ? null : element('mtu', { size: String(mtu) })),
@@ -192,6 +226,7 @@ const compared = [
   'devices',
   'bridge',
   'zone',
+  'limits',
   'isolate',
   'mtu',
   'domain',

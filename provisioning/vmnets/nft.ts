@@ -8,13 +8,16 @@ import { HostError } from '../problem.ts'
 /** The table. No other is touched, and nobody else has a reason to touch this one. */
 export const tableName = 'garrison_vms'
 
+/** The family of a table: packets of either IP, or frames on a bridge. */
+export type TableFamily = 'inet' | 'bridge'
+
 /** Asks for the table. */
-export const nftTable = (): [string, ...string[]] => [
+export const nftTable = (family: TableFamily): [string, ...string[]] => [
   '/usr/sbin/nft',
   '--json',
   'list',
   'table',
-  'inet',
+  family,
   tableName,
 ]
 
@@ -44,7 +47,7 @@ const ruleText = (rule: Rule): string =>
   `    ${[rule.match, 'counter', rule.verdict, `comment "${commentOf(rule)}"`].filter((part) => part !== '').join(' ')}`
 
 /** The whole table as a script that puts it in the place of the one that is there, at once and wholly or not at all; without chains none. */
-export function nftScript(chains: readonly Chain[]): string {
+export function nftScript(chains: readonly Chain[], family: TableFamily = 'inet'): string {
   const body = chains.flatMap(({ name, hook, rules }) => [
     `  chain ${name} {`,
     ...(hook === null
@@ -54,9 +57,9 @@ export function nftScript(chains: readonly Chain[]): string {
     '  }',
   ])
   return [
-    `table inet ${tableName}`,
-    `delete table inet ${tableName}`,
-    ...(chains.length === 0 ? [] : [`table inet ${tableName} {`, ...body, '}']),
+    `table ${family} ${tableName}`,
+    `delete table ${family} ${tableName}`,
+    ...(chains.length === 0 ? [] : [`table ${family} ${tableName} {`, ...body, '}']),
     '',
   ].join('\n')
 }

@@ -52,6 +52,8 @@ export interface ObservedVmnets {
   readonly proxies: readonly Neighbour[]
   readonly sysctls: Readonly<{ [key: string]: string | null }>
   readonly table: readonly ObservedChain[] | null
+  /** The table of the same name in which frames are judged on their bridges. */
+  readonly frames: readonly ObservedChain[] | null
   /** Files of our own, by path; null for one that is not there. */
   readonly files: Readonly<{ [path: string]: string | null }>
   /** Units of ours that the next boot starts. */
@@ -59,6 +61,8 @@ export interface ObservedVmnets {
   readonly hasFirewalld: boolean
   /** Whether the host is an EC2 instance, of which no wire lets a MAC pass that EC2 has not given; null when nobody can tell or asked. */
   readonly isInstance: boolean | null
+  /** The MACs of VMs that addresses are kept for, by network and VM, as far as anybody can tell. */
+  readonly macs: Readonly<{ [network: string]: Readonly<{ [vm: string]: string }> }>
   /** What probes have found, by interface. */
   readonly probes: Readonly<{ [device: string]: ProbeRecord }>
 }
@@ -74,10 +78,21 @@ const nothing: ObservedVmnets = {
     rules: [],
     proxies: [],
   },
-  ...{ sysctls: {}, table: null, files: {}, enabled: [], hasFirewalld: false, probes: {}, isInstance: null },
+  ...{
+    sysctls: {},
+    table: null,
+    frames: null,
+    macs: {},
+    files: {},
+    enabled: [],
+    hasFirewalld: false,
+    probes: {},
+    isInstance: null,
+  },
 }
 
-async function ask(reader: HostReader, argv: [string, ...string[]]): Promise<string> {
+/** The answer of a tool that ends with 0. Throws `host.unexpected-answer`. */
+export async function ask(reader: HostReader, argv: [string, ...string[]]): Promise<string> {
   const { exit, stdout, stderr } = await reader.query(argv)
   if (exit !== 0)
     throw new HostError(
@@ -107,6 +122,30 @@ async function isInstance(reader: HostReader, { networks }: DesiredVmnets): Prom
   }
 }
 
+/** The MAC of a VM's NIC on a network: declared with the address, or with the VM, else what libvirt knows. */
+function macsOf({ vms }: Desired, { networks }: DesiredVmnets, attachments: readonly Attachment[]) {
+  const macOf = (network: string, vm: string): string | null => {
+    const written = Object.values(vms?.machines[vm]?.nics ?? {}).find(
+      (nic) =>
+        (nic.network ?? (nic.bridge === undefined && nic.macvtap === undefined ? 'default' : null)) ===
+        network,
+    )
+    const nic = attachments.find((one) => one.vm === vm && one.kind === 'network' && one.to === network)
+    return networks[network]?.reservations[vm]?.mac ?? written?.mac ?? nic?.mac ?? null
+  }
+  return Object.fromEntries(
+    Object.entries(networks).map(([network, { reservations }]) => [
+      network,
+      Object.fromEntries(
+        Object.keys(reservations).flatMap((vm) => {
+          const mac = macOf(network, vm)
+          return mac === null ? [] : [[vm, mac] as const]
+        }),
+      ),
+    ]),
+  )
+}
+
 /** Observes the networks. Asks nothing when none are declared. Throws `libvirt.unreachable`, `host.denied`. */
 export async function observe(reader: HostReader, desired: Desired): Promise<ObservedVmnets> {
   const { vmnets } = desired
@@ -119,6 +158,7 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Obs
     if (link !== null) found[wire] = link.name
   }
   const devices = [...new Set(Object.values(found))].sort()
+  const attachments = domains.flatMap(attachmentsOf)
   const bridges = networks.flatMap(({ bridge }) => bridge ?? [])
   const links = known.filter(({ name }) => devices.includes(name) || bridges.includes(name))
   const routes: Route[] = []
@@ -156,9 +196,11 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Obs
   return {
     asked: vmnets,
     networks,
-    attachments: domains.flatMap(attachmentsOf),
+    attachments,
     ...{ devices: found, links, routes, rules, proxies, sysctls, files, enabled, probes },
-    table: parseTable(await reader.query(nftTable())),
+    macs: macsOf(desired, vmnets, attachments),
+    table: parseTable(await reader.query(nftTable('inet'))),
+    frames: parseTable(await reader.query(nftTable('bridge'))),
     isInstance: await isInstance(reader, vmnets),
     hasFirewalld: await isUnit(reader, 'is-active', 'firewalld.service', /^active$/),
   }

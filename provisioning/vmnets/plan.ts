@@ -45,8 +45,15 @@ const blockedBy = (
 /** Where the document says what a part of a definition comes from. */
 const fieldOf: Readonly<Record<keyof NetworkModel, string>> = {
   ...{ forward: 'mode', devices: 'uplink', bridge: 'bridge', zone: 'mode', isolate: 'isolate', mtu: 'mtu' },
+  ...{ limits: 'limits' },
   ...{ domain: 'domain', nameservers: 'nameservers', ips: 'ipv4' },
 }
+
+const limitsText = ({ limits: { receive, send } }: NetworkModel): string =>
+  [
+    ...(receive === null ? [] : [`receive ${receive} Mbit/s`]),
+    ...(send === null ? [] : [`send ${send} Mbit/s`]),
+  ].join(', ') || 'none'
 
 const partText = (model: NetworkModel, part: keyof NetworkModel): Json => {
   const value = model[part]
@@ -60,6 +67,7 @@ const partText = (model: NetworkModel, part: keyof NetworkModel): Json => {
         ].join(', '),
       )
       .join('; ')
+  if (part === 'limits') return limitsText(model)
   return Array.isArray(value) ? value.join(', ') : (value as Json)
 }
 
@@ -120,7 +128,7 @@ function networkSteps(
   const facts = observed.networks.find((network) => network.name === name)
   const known = facts === undefined ? null : readKnown(facts.xml)
   const live = typeof facts?.liveXml === 'string' ? readKnown(facts.liveXml).model : null
-  const wanted = wantedModel(observed, desired, one, known?.model ?? null)
+  const wanted = wantedModel(observed, one, known?.model ?? null)
   const steps: Step[] = []
   const isOnlyHosts =
     known !== null &&

@@ -185,6 +185,19 @@ const network = z.strictObject({
     .max(1000)
     .default([])
     .describe('In mode nat: ports of this host on the uplink that lead to VMs.'),
+  antiSpoofing: z
+    .boolean()
+    .default(false)
+    .describe(
+      'Drop frames with the address of the gateway, or with one that is kept for another MAC, and from a MAC with a kept address those with any other. Not in mode bridge and passthrough.',
+    ),
+  limits: z
+    .strictObject({
+      receive: z.int().min(1).max(100_000).optional().describe('What it receives, in Mbit/s.'),
+      send: z.int().min(1).max(100_000).optional().describe('What it sends, in Mbit/s.'),
+    })
+    .optional()
+    .describe('What each NIC on it may at most, from its next start on.'),
   isolate: z.boolean().default(false).describe('Keep the VMs of this network from each other.'),
   reachHost: z
     .boolean()
@@ -287,6 +300,7 @@ function checkMode(net: Network, refuse: Refuse): void {
   if (mode === 'passthrough' && bridge !== undefined) refuse(['bridge'], 'mode passthrough has no bridge')
   for (const key of families)
     if (isLayer2 && net[key] !== undefined) refuse([key], `mode ${mode} has no addresses of its own`)
+  if (isLayer2 && net.antiSpoofing) refuse(['antiSpoofing'], `mode ${mode} has no addresses of its own`)
   if (isLayer2 && Object.keys(net.reservations).length > 0)
     refuse(['reservations'], `mode ${mode} has no addresses of its own`)
   if (!isLayer2 && mode !== 'isolated' && (ipv4 ?? ipv6) === undefined)

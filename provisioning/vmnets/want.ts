@@ -1,6 +1,5 @@
 // What the host must have for the resolved networks: definitions, switches of the kernel, answers in the name of VMs, routes.
 
-import type { Desired } from '../desired.ts'
 import { contains, endsOf, formatCidr, formatIp, parseIp } from '../link/address.ts'
 import type { Family } from '../link/ip.ts'
 import type { HostModel, IpModel, NetworkModel } from './network.ts'
@@ -12,29 +11,14 @@ export const forwardOf = ({ mode }: Resolved): string =>
   // With `open` libvirt adds no rule of its own, which would refuse what ours let pass.
   ({ routed: 'open', nat: 'open', isolated: 'none', bridge: 'bridge', passthrough: 'passthrough' })[mode]
 
-/** The MAC of a VM's NIC on a network: declared, else what libvirt knows; null while nobody can tell. */
-function macOf({ attachments }: ObservedVmnets, { vms }: Desired, { name, net }: Resolved, vm: string) {
-  const written = Object.values(vms?.machines[vm]?.nics ?? {}).find(
-    ({ network, bridge, macvtap }) =>
-      (network ?? (bridge === undefined && macvtap === undefined ? 'default' : null)) === name,
-  )
-  const nic = attachments.find((one) => one.vm === vm && one.kind === 'network' && one.to === name)
-  return net.reservations[vm]?.mac ?? written?.mac ?? nic?.mac ?? null
-}
-
-function hostsOf(
-  observed: ObservedVmnets,
-  desired: Desired,
-  one: Resolved,
-  family: Family,
-): readonly HostModel[] {
+function hostsOf({ macs }: ObservedVmnets, one: Resolved, family: Family): readonly HostModel[] {
   return Object.entries(one.net.reservations).flatMap(([vm, { ipv4, ipv6 }]): readonly HostModel[] => {
     const address = parseIp((family === 'inet' ? ipv4 : ipv6) ?? '')
     if (address === null) return []
     const text = formatIp(address)
     if (family === 'inet6') return [{ mac: null, name: vm, address: text }]
-    const mac = macOf(observed, desired, one, vm)
-    return mac === null ? [] : [{ mac, name: vm, address: text }]
+    const mac = macs[one.name]?.[vm]
+    return mac === undefined ? [] : [{ mac, name: vm, address: text }]
   })
 }
 
@@ -61,17 +45,11 @@ function usualRange({
   return { from: text(from), to: text(end) }
 }
 
-function ipOf(
-  observed: ObservedVmnets,
-  desired: Desired,
-  one: Resolved,
-  part: Part,
-  known: NetworkModel | null,
-): IpModel {
+function ipOf(observed: ObservedVmnets, one: Resolved, part: Part, known: NetworkModel | null): IpModel {
   const { family, gateway, subnet } = part
   const written = family === 'inet' ? one.net.ipv4?.dhcp : one.net.ipv6?.dhcp
   const range = written === undefined ? usualRange(part) : written === false ? null : written
-  const hosts = hostsOf(observed, desired, one, family)
+  const hosts = hostsOf(observed, one, family)
   const there = known?.ips.find((ip) => ip.family === family)?.hosts ?? []
   const text = (address: string): string => {
     const number = parseIp(address)
@@ -103,7 +81,6 @@ const firewalldZone = 'libvirt-routed'
 /** The definition that a network is to have. Reservations that somebody else made stay, where they contradict none of ours. */
 export function wantedModel(
   observed: ObservedVmnets,
-  desired: Desired,
   one: Resolved,
   known: NetworkModel | null,
 ): NetworkModel {
@@ -115,13 +92,14 @@ export function wantedModel(
     bridge,
     zone: sits ? null : observed.hasFirewalld && mode !== 'isolated' ? firewalldZone : (known?.zone ?? null),
     isolate: net.isolate,
+    limits: { receive: net.limits?.receive ?? null, send: net.limits?.send ?? null },
     mtu: net.mtu ?? null,
     domain: net.domain ?? null,
     nameservers: net.nameservers.map((text) => {
       const one = parseIp(text)
       return one === null ? text : formatIp(one)
     }),
-    ips: parts.map((part) => ipOf(observed, desired, one, part, known)),
+    ips: parts.map((part) => ipOf(observed, one, part, known)),
   }
 }
 

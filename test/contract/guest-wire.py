@@ -26,7 +26,8 @@ def is_tap(number):
 
 
 number = next(int(one) for one in os.listdir(f'/proc/{pid}/fd') if is_tap(one))
-guest = syscall(PIDFD_GETFD, syscall(PIDFD_OPEN, pid, 0), number, 0)
+qemu = syscall(PIDFD_OPEN, pid, 0)
+guest = syscall(PIDFD_GETFD, qemu, number, 0)
 flags = struct.unpack('16sH', fcntl.ioctl(guest, TUNGETIFF, struct.pack('16sH22x', b'', 0))[:18])[1]
 header = 10 if flags & IFF_VNET_HDR else 0
 if header:
@@ -38,7 +39,10 @@ subprocess.run(['ip', 'link', 'set', own_tap, 'address', mac, 'up'], check=True)
 os.set_blocking(guest, False)
 print('ready', flush=True)
 while True:
-    for ready in select.select([guest, own], [], [])[0]:
+    for ready in select.select([guest, own, qemu], [], [])[0]:
+        # The guest has ended.
+        if ready == qemu:
+            sys.exit()
         try:
             if ready == own:
                 os.write(guest, bytes(header) + os.read(own, 65536))

@@ -1,8 +1,16 @@
 // An Outpost's wire in namespaces: a host with a libvirtd of its own, an LNI and an ENI; a switch that passes one MAC; a LAN.
 
-import { execFileSync, spawn } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -15,6 +23,35 @@ const wirePath = join(import.meta.dirname, 'guest-wire.py')
 
 /** The MAC that the switch lets pass. */
 export const lniMac = '02:00:00:00:00:11'
+
+/** What is known of the LAN. */
+export const lans = {
+  lni: {
+    ipv4: { subnet: '192.0.2.0/24', router: '192.0.2.1', dhcp: { from: '192.0.2.128', to: '192.0.2.254' } },
+    ipv6: { subnet: '2001:db8:1::/64', router: '2001:db8:1::1' },
+  },
+}
+/** A slice of it. */
+export const routed = {
+  uplink: 'lni',
+  ipv4: { subnet: '192.0.2.64/27' },
+  ipv6: { subnet: '2001:db8:1::100/120' },
+  reservations: { a: { ipv4: '192.0.2.70', ipv6: '2001:db8:1::170' } },
+}
+const natted = {
+  mode: 'nat',
+  uplink: 'lni',
+  ipv4: { subnet: '10.77.0.0/24' },
+  ipv6: { subnet: 'fd77::/120' },
+  reservations: { n: { ipv4: '10.77.0.9' } },
+  forwards: [
+    { port: 8080, to: 'n', toPort: 80 },
+    { port: 8081, to: '10.77.0.9', toPort: 80, from: ['198.51.100.0/24'] },
+  ],
+}
+const alone = { mode: 'isolated', ipv4: { subnet: '10.88.0.0/24' } }
+/** Three networks: `default` is routed, `hidden` is nat, `alone` is isolated. */
+export const everything = { default: routed, hidden: natted, alone }
 
 /** What a command said, and whether it ended well. */
 export interface Ran {
@@ -32,7 +69,11 @@ export interface Wire {
   /** Writes a record below /var/lib/garrison. */
   remember(path: string, record: object): void
   /** Writes the document. */
-  declare(document: object): void
+  write(document: object): void
+  /** Writes a document of these networks. */
+  declare(networks: object): void
+  /** The MAC that answers on the LAN for an address, or `nobody`. */
+  macOfNeighbour(address: string): string
   virsh(...args: readonly string[]): string
   all<Line>(verb: string, args?: object): Promise<readonly Told<Line>[]>
   answer<Result>(verb: string, args?: object): Promise<Told<Result>>
@@ -45,6 +86,14 @@ export interface Wire {
   ): Promise<{ readonly mac: string; readonly tap: string }>
   /** Gives the namespace of a VM its addresses and gateways as DHCP would, without it. */
   configure(name: string, addresses: readonly string[], gateways: readonly string[]): void
+  /** What a VM is given by DHCP, by a client of its own; null when nobody answers. */
+  lease(name: string): string | null
+  /** An interface of the host that leads to the LAN beside the LNI, with its MAC, and the addresses of both ends. */
+  tagged(device: string, address: string, peer: string): void
+  /** Plugs a port of the switch out or in. */
+  cable(port: string, way: 'up' | 'down'): void
+  /** Loses what the kernel keeps in memory of VM networks, and does what the units and files that are there do at a boot. */
+  boots(): void
   /** Whether a ping from one place to an address is answered. */
   reaches(place: string, address: string): boolean
   /** A line that a TCP or UDP server in one place is sent from another. */
@@ -97,12 +146,11 @@ export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
   const inHost = (): readonly string[] => ['/usr/bin/nsenter', '-t', String(libvirtd.pid), '-m', '-n', '--']
   const host: Wire['host'] = (...argv) => run(...inHost(), ...argv)
   const at: Wire['at'] = (place, ...argv) => {
-    try {
-      return { exit: 0, out: run('/usr/sbin/ip', 'netns', 'exec', space(place), ...argv) }
-    } catch (error) {
-      const { status, stdout, stderr } = error as { status: number; stdout: string; stderr: string }
-      return { exit: status, out: `${stdout}${stderr}` }
-    }
+    const { status, stdout, stderr } = spawnSync('/usr/sbin/ip', ['netns', 'exec', space(place), ...argv], {
+      encoding: 'utf8',
+      timeout: 60_000,
+    })
+    return { exit: status ?? 1, out: `${stdout}${stderr}` }
   }
   const must = (place: string, ...argv: readonly string[]): void => {
     const { exit, out } = at(place, ...argv)
@@ -119,6 +167,11 @@ export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
   // What is there of other software stays out of sight, and what is written out of the machine.
   mkdirSync('/var/lib/garrison', { recursive: true })
   host('/usr/bin/mount', '--bind', join(root, 'lib'), '/var/lib/garrison')
+  // libvirt sets switches of a bridge's ports there, and a sysfs shows the interfaces of the namespace that it was mounted in.
+  mkdirSync(join(root, 'sys'))
+  host('/usr/bin/mount', '-t', 'sysfs', 'sysfs', join(root, 'sys'))
+  for (const path of ['class/net', 'devices/virtual/net'])
+    host('/usr/bin/mount', '--bind', join(root, 'sys', path), join('/sys', path))
   host('/usr/sbin/ip', 'link', 'set', 'lo', 'up')
   ip('sw', 'link', 'add', 'br0', 'type', 'bridge')
   ip('sw', 'link', 'set', 'br0', 'up')
@@ -176,6 +229,8 @@ export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
     await once(agent, 'close')
     return lines
   }
+  const write: Wire['write'] = (document) =>
+    writeFileSync(join(root, 'etc/garrison/host.yaml'), JSON.stringify(document, null, 2))
   const children = new Set<ReturnType<typeof spawn>>()
 
   return {
@@ -187,8 +242,13 @@ export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
       mkdirSync(dirname(join(root, 'lib', path)), { recursive: true })
       writeFileSync(join(root, 'lib', path), JSON.stringify(record))
     },
-    declare: (document) =>
-      writeFileSync(join(root, 'etc/garrison/host.yaml'), JSON.stringify(document, null, 2)),
+    write,
+    declare: (networks) => write({ version: 1, vmnets: { networks, lans } }),
+    macOfNeighbour(address) {
+      at('lan', '/usr/sbin/ip', 'neigh', 'flush', 'dev', 'eth0')
+      at('lan', '/usr/bin/ping', '-c', '1', '-W', '1', address)
+      return /lladdr (\S+)/.exec(at('lan', '/usr/sbin/ip', 'neigh', 'show', address).out)?.[1] ?? 'nobody'
+    },
     virsh: (...args) => virsh(libvirtd.socketPath, 'qemu:///system', ...args),
     async answer<Result>(verb: string, args: object = {}) {
       const [one] = await all<Result>(verb, args)
@@ -238,6 +298,39 @@ export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
       for (const gateway of gateways)
         ip(name, gateway.includes(':') ? '-6' : '-4', 'route', 'replace', 'default', 'via', gateway)
     },
+    tagged(device, address, peer) {
+      ip('lan', 'link', 'add', 'tagged', 'type', 'veth', 'peer', 'name', device)
+      ip('lan', 'link', 'set', device, 'netns', String(libvirtd.pid))
+      host('/usr/sbin/ip', 'link', 'set', device, 'address', lniMac)
+      addresses(null, device, [address])
+      addresses('lan', 'tagged', [peer])
+    },
+    cable: (port, way) => ip('sw', 'link', 'set', port, way),
+    boots() {
+      host('/usr/sbin/nft', 'delete', 'table', 'inet', 'garrison_vms')
+      host('/usr/sbin/sysctl', '-qw', 'net.ipv4.ip_forward=0', 'net.ipv6.conf.all.forwarding=0')
+      host('/usr/sbin/sysctl', '-qw', 'net.ipv6.conf.all.proxy_ndp=0')
+      for (const family of ['-4', '-6']) {
+        const lines = host('/usr/sbin/ip', family, 'neigh', 'show', 'proxy').trim().split('\n')
+        for (const [address = '', , device = ''] of lines.map((line) => line.split(' ')))
+          if (address !== '') host('/usr/sbin/ip', family, 'neigh', 'delete', 'proxy', address, 'dev', device)
+        for (const priority of ['5210', '5211'])
+          while (host('/usr/sbin/ip', family, 'rule', 'show', 'priority', priority) !== '')
+            host('/usr/sbin/ip', family, 'rule', 'delete', 'priority', priority)
+        host('/usr/sbin/ip', family, 'route', 'flush', 'table', '5210')
+      }
+      host('/usr/sbin/sysctl', '--quiet', '--load=/etc/sysctl.d/60-garrison-vmnets.conf')
+      for (const unit of readdirSync(join(root, 'system')).filter((name) => name.endsWith('.service')))
+        for (const [, command = ''] of readFileSync(join(root, 'system', unit), 'utf8').matchAll(
+          /^ExecStart=-?(.*)$/gm,
+        ))
+          host(...command.split(' '))
+    },
+    lease: (name) =>
+      /lease of (\S+) obtained/.exec(
+        at(name, '/usr/bin/busybox', 'udhcpc', '-i', 'eth0', '-n', '-q', '-f', '-t', '8', '-s', '/bin/true')
+          .out,
+      )?.[1] ?? null,
     reaches: (place, address) =>
       at(place, '/usr/bin/ping', '-c', '3', '-i', '0.3', '-W', '2', address).exit === 0,
     async exchange(server, port, client, address, to = port) {

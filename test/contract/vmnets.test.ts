@@ -1,45 +1,15 @@
-// VM networks by the engine over a real libvirtd, on a wire that passes one MAC: who reaches whom in each mode, and what is mended.
+// VM networks by the engine over a real libvirtd, on a wire that passes one MAC: who reaches whom in each mode.
 
 import t from 'tap'
+import type { ShownPaths } from '../../agent/verbs/network-show.ts'
 import type { Plan } from '../../agent/verbs/plan.ts'
 import type { Status } from '../../agent/verbs/status.ts'
-import { lniMac, vmnetsWire } from './vmnets-world.ts'
+import type { Why } from '../../agent/verbs/why.ts'
+import { everything, lniMac, routed, vmnetsWire } from './vmnets-world.ts'
 
 const wire = await vmnetsWire('vmnets')
 t.teardown(() => wire.stop())
-const { host, at, reaches } = wire
-
-const lans = {
-  lni: {
-    ipv4: { subnet: '192.0.2.0/24', router: '192.0.2.1', dhcp: { from: '192.0.2.128', to: '192.0.2.254' } },
-    ipv6: { subnet: '2001:db8:1::/64', router: '2001:db8:1::1' },
-  },
-}
-const routed = {
-  uplink: 'lni',
-  ipv4: { subnet: '192.0.2.64/27' },
-  ipv6: { subnet: '2001:db8:1::100/120' },
-  reservations: { a: { ipv4: '192.0.2.70', ipv6: '2001:db8:1::170' } },
-}
-const natted = {
-  mode: 'nat',
-  uplink: 'lni',
-  ipv4: { subnet: '10.77.0.0/24' },
-  ipv6: { subnet: 'fd77::/120' },
-  reservations: { n: { ipv4: '10.77.0.9' } },
-  forwards: [
-    { port: 8080, to: 'n', toPort: 80 },
-    { port: 8081, to: '10.77.0.9', toPort: 80, from: ['198.51.100.0/24'] },
-  ],
-}
-const alone = { mode: 'isolated', ipv4: { subnet: '10.88.0.0/24' } }
-const declare = (networks: object): void => wire.declare({ version: 1, vmnets: { networks, lans } })
-const everything = { default: routed, hidden: natted, alone }
-const macOfNeighbour = (address: string): string => {
-  at('lan', '/usr/sbin/ip', 'neigh', 'flush', 'dev', 'eth0')
-  at('lan', '/usr/bin/ping', '-c', '1', '-W', '1', address)
-  return /lladdr (\S+)/.exec(at('lan', '/usr/sbin/ip', 'neigh', 'show', address).out)?.[1] ?? 'nobody'
-}
+const { host, at, reaches, declare, macOfNeighbour } = wire
 
 t.test('from nothing to three networks, and then nothing more', async (t) => {
   declare(everything)
@@ -78,6 +48,66 @@ t.test('routed: reached and reaching, under the one MAC, and no further than dec
   t.match((await wire.answer<Plan>('plan')).line.steps, [{ key: 'vmnets.reserve default' }])
   t.match((await wire.apply()).line, { outcome: 'settled', performed: 1 })
   t.match(wire.virsh('net-dumpxml', 'default'), new RegExp(`<host mac='${mac}' name='a' ip='192.0.2.70'`))
+})
+
+t.test('a VM is given its reserved address, and the way of its traffic is told', async (t) => {
+  t.equal(wire.lease('a'), '192.0.2.70')
+  const shown = await wire.answer<ShownPaths>('network show', { vm: 'a' })
+  t.equal(shown.exit, 0, shown.text ?? '')
+  t.match(shown.line.paths, [{ mode: 'routed', addresses: ['192.0.2.70'] }])
+  t.same(
+    shown.line.paths[0]?.hops.map((hop) => hop.at).filter((place) => !place.startsWith('vnet')),
+    ['guest', 'vm-default', 'kernel', 'rules', 'routes', 'lni', 'answers', 'router', 'router'],
+  )
+  t.ok((shown.line.paths[0]?.hops[1]?.counts?.receivedPackets ?? 0) > 10)
+  const tap = shown.line.paths[0]?.hops[1]?.at ?? ''
+  for (const [cut, mend, place] of [
+    [
+      ['/usr/sbin/ip', 'link', 'set', tap, 'nomaster'],
+      ['/usr/sbin/ip', 'link', 'set', tap, 'master', 'vm-default'],
+      tap,
+    ],
+    [
+      ['/usr/sbin/sysctl', '-qw', 'net.ipv4.ip_forward=0'],
+      ['/usr/sbin/sysctl', '-qw', 'net.ipv4.ip_forward=1'],
+      'kernel',
+    ],
+    [
+      ['/usr/sbin/ip', 'route', 'delete', 'default', 'table', '5210'],
+      [
+        '/usr/sbin/ip',
+        'route',
+        'add',
+        'default',
+        'via',
+        '192.0.2.1',
+        'dev',
+        'lni',
+        'table',
+        '5210',
+        'proto',
+        'kernel',
+      ],
+      'routes',
+    ],
+    [
+      ['/usr/sbin/ip', 'neigh', 'delete', 'proxy', '192.0.2.71', 'dev', 'lni'],
+      ['/usr/sbin/ip', 'neigh', 'add', 'proxy', '192.0.2.71', 'dev', 'lni'],
+      'answers',
+    ],
+  ] as const) {
+    host(...cut)
+    const { line, exit, text } = await wire.answer<ShownPaths>('network show', { vm: 'a' })
+    t.equal(exit, 3)
+    t.match(line.paths[0]?.hops.at(-1), { at: place, stop: { remedy: /./ } }, text ?? '')
+    host(...mend)
+  }
+  wire.cable('p-lni', 'down')
+  const why = await wire.answer<Why>('why', { subject: 'vm', name: 'a', part: 'network' })
+  t.match(why.text, /Its traffic stops at lni: lni has no carrier/)
+  wire.cable('p-lni', 'up')
+  t.match((await wire.apply()).line, { outcome: 'settled' })
+  t.match(await wire.answer('network show', { vm: 'nobody' }), { line: { code: 'request.no-such-vm' } })
 })
 
 t.test('a VM with a MAC of its own on the wire is dropped there', async (t) => {
@@ -141,60 +171,36 @@ t.test('a VM opens no connection to the host', async (t) => {
   t.ok(reaches('a', '192.0.2.20'), 'but may see that it is there')
 })
 
-t.test('what others change is told and put back', async (t) => {
-  t.match((await wire.apply()).line, { outcome: 'settled' })
-  host('/usr/sbin/nft', 'flush', 'chain', 'inet', 'garrison_vms', 'in-hidden')
-  host('/usr/sbin/ip', 'neigh', 'delete', 'proxy', '192.0.2.70', 'dev', 'lni')
-  host('/usr/sbin/ip', 'rule', 'delete', 'priority', '5211', 'from', '192.0.2.64/27')
-  host('/usr/sbin/sysctl', '-qw', 'net.ipv4.ip_forward=0')
-  wire.virsh('net-autostart', '--disable', 'hidden')
-  const { line } = await wire.answer<Plan>('plan')
-  t.same(line.steps.map(({ key }) => key).sort(), [
-    'vmnets.autostart hidden',
-    'vmnets.forwarding',
-    'vmnets.rules',
-    'vmnets.wire lni',
-  ])
-  t.match((await wire.apply()).line, { outcome: 'settled' })
-  t.ok(reaches('lan', '192.0.2.70'))
-  t.ok(reaches('a', '203.0.113.9'))
-})
-
-t.test('nothing is taken from under a VM that runs', async (t) => {
-  declare({ ...everything, default: { ...routed, mtu: 1400 } })
-  t.match((await wire.apply()).line, { outcome: 'settled', performed: 1 })
-  const status = await wire.answer<Status>('status', { fresh: true })
-  t.match(status.line.resources[0]?.findings, [{ code: 'vmnets.restart-pending', text: /: a$/ }])
-  t.ok(reaches('lan', '192.0.2.70'), 'it goes on as it was')
-  wire.virsh('destroy', 'a')
-  t.match((await wire.answer<Plan>('plan')).line.steps, [{ key: 'vmnets.restart default' }])
-  t.match((await wire.apply()).line, { outcome: 'settled', performed: 1 })
-  t.match(wire.virsh('net-dumpxml', 'default'), /<mtu size='1400'\/>/)
-})
-
-t.test('a slice that moves is answered for no more', async (t) => {
-  declare({ ...everything, default: { ...routed, ipv4: { subnet: '192.0.2.32/27' }, reservations: {} } })
-  t.match((await wire.apply()).line, { outcome: 'settled' })
-  t.equal(macOfNeighbour('192.0.2.70'), 'nobody')
-  t.equal(macOfNeighbour('192.0.2.40'), lniMac)
-  t.notMatch(host('/usr/sbin/ip', 'rule', 'show'), /192\.0\.2\.64/)
-})
-
-t.test('without its uplink a network stays as it is, and is told once', async (t) => {
-  host('/usr/sbin/ip', 'link', 'set', 'lni', 'name', 'gone')
-  const before = host('/usr/sbin/nft', '--stateless', 'list', 'table', 'inet', 'garrison_vms')
-  const status = await wire.answer<Status>('status', { fresh: true })
-  t.match(
-    status.line.resources[0]?.findings
-      .filter(({ severity }) => severity === 'high')
-      .map(({ code, subject }) => [code, subject]),
-    [
-      ['vmnets.uplink-missing', 'default'],
-      ['vmnets.uplink-missing', 'hidden'],
-    ],
-  )
-  t.match((await wire.apply()).line, { outcome: 'blocked', performed: 0 })
-  t.equal(host('/usr/sbin/nft', '--stateless', 'list', 'table', 'inet', 'garrison_vms'), before)
-  host('/usr/sbin/ip', 'link', 'set', 'gone', 'name', 'lni')
-  t.match((await wire.apply()).line, { outcome: 'settled' })
-})
+t.test(
+  'a VM takes no address that is kept for another, nor that of the gateway; and is kept from others',
+  async (t) => {
+    const apart = { mode: 'isolated', isolate: true, ipv4: { subnet: '10.89.0.0/24' } }
+    declare({ ...everything, default: { ...routed, antiSpoofing: true }, apart })
+    t.match((await wire.apply()).line, { outcome: 'settled' })
+    await wire.boot('b', 'default')
+    wire.configure('b', ['192.0.2.70/27'], ['192.0.2.65'])
+    const pings = (address: string, to: string): boolean =>
+      at('b', '/usr/bin/ping', '-c', '2', '-W', '1', '-I', address, to).exit === 0
+    t.notOk(pings('192.0.2.70', '192.0.2.65'), 'as a')
+    t.ok(reaches('lan', '192.0.2.70'), 'a is still reached')
+    at('b', '/usr/sbin/ip', 'address', 'flush', 'dev', 'eth0')
+    wire.configure('b', ['192.0.2.65/27'], [])
+    t.notOk(pings('192.0.2.65', '192.0.2.70'), 'as the gateway')
+    at('b', '/usr/sbin/ip', 'address', 'flush', 'dev', 'eth0')
+    wire.configure('b', ['192.0.2.80/27'], ['192.0.2.65'])
+    t.ok(pings('192.0.2.80', '192.0.2.10'), 'with one that is free it is let')
+    await wire.boot('k', 'apart')
+    await wire.boot('l', 'apart')
+    wire.configure('k', ['10.89.0.8/24'], [])
+    wire.configure('l', ['10.89.0.9/24'], [])
+    t.ok(reaches('k', '10.89.0.1'))
+    t.notOk(reaches('k', '10.89.0.9'))
+    for (const vm of ['b', 'k', 'l']) wire.virsh('destroy', vm)
+    declare(everything)
+    t.match((await wire.apply()).line, { outcome: 'settled' })
+    t.throws(
+      () => host('/usr/sbin/nft', 'list', 'table', 'bridge', 'garrison_vms'),
+      'the table is gone with it',
+    )
+  },
+)

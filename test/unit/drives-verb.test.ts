@@ -79,14 +79,16 @@ t.test('one drive tells every reason', async (t) => {
 
 t.test('why a drive', async (t) => {
   const { context } = contextOf(assessment(bare))
-  const { reasons } = await why.run(context, { subject: 'drive', name: 'nvme4n1' })
+  const { reasons } = await why.run(context, { subject: 'drive', name: 'nvme4n1', part: undefined })
   t.match(
     reasons[0]?.text,
     /^nvme4n1 \(Amazon EC2 NVMe Instance Storage, serial AWS0004\) is refused, for it has .*LVM.* \(drive\.signature\)\.$/,
   )
-  const chosen = await why.run(context, { subject: 'drive', name: 'nvme1n1' })
+  const chosen = await why.run(context, { subject: 'drive', name: 'nvme1n1', part: undefined })
   t.match(chosen.reasons[0]?.text, /is chosen: blank, unused, same size\.$/)
-  await t.rejects(why.run(context, { subject: 'drive', name: undefined }), { code: 'request.invalid' })
+  await t.rejects(why.run(context, { subject: 'drive', name: undefined, part: undefined }), {
+    code: 'request.invalid',
+  })
 })
 
 t.test('an array that could not be read is an error, not a host without drives', async (t) => {

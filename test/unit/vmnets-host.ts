@@ -18,6 +18,8 @@ export interface NetworkHost {
   /** Default routes over the LNI. */
   readonly router?: boolean
   readonly vlan?: boolean
+  /** NICs of VMs that run. */
+  readonly taps?: readonly string[]
   readonly rules?: readonly object[]
   readonly routes?: readonly object[]
   readonly proxies?: readonly string[]
@@ -29,6 +31,8 @@ export interface NetworkHost {
   readonly isInstance?: boolean
   /** The table as nft prints it; null when there is none. */
   readonly table?: string | null
+  /** The same of the table of frames. */
+  readonly frames?: string | null
 }
 
 /** The MAC of its LNI. */
@@ -56,12 +60,19 @@ const address = (family: string, local: string, prefixlen: number) => ({
   ...{ family, local, prefixlen, scope: 'global', valid_life_time: 4_294_967_295 },
 })
 
-function linksOf({ lni = 'lni', carrier = true, addressed = true, vlan = false }: NetworkHost): object[] {
+function linksOf({
+  lni = 'lni',
+  carrier = true,
+  addressed = true,
+  vlan = false,
+  taps = [],
+}: NetworkHost): object[] {
   const link = (ifindex: number, ifname: string, mac: string, addr_info: readonly object[]) => ({
     ...{ ifindex, ifname, address: mac, link_type: 'ether', mtu: 1500, addr_info },
     flags: ['BROADCAST', 'UP', ...(carrier || ifname === 'eni' ? ['LOWER_UP'] : [])],
   })
   return [
+    ...taps.map((name, at) => link(10 + at, name, `fe:54:00:00:00:0${at}`, [])),
     link(2, 'eni', '02:00:00:00:00:10', [address('inet', '10.20.0.5', 24)]),
     ...(lni === null
       ? []
@@ -93,7 +104,15 @@ const instance: InstanceFacts = {
 /** The reader of such a host. */
 export function networkReader(host: NetworkHost): HostReader {
   const { lni = 'lni', router = false, rules = [], routes = [], proxies = [], files = {} } = host
-  const { networks = [], domains = [], enabled = [], firewalld = false, table = null, sysctls = {} } = host
+  const {
+    networks = [],
+    domains = [],
+    enabled = [],
+    firewalld = false,
+    table = null,
+    frames = null,
+    sysctls = {},
+  } = host
   const answer = (stdout: string, exit = 0, stderr = '') => ({ exit, stdout, stderr })
   const json = (rows: readonly object[]) => answer(JSON.stringify(rows))
   const defaultOver = (dev: string, gateway: string, metric: number) => ({
@@ -106,6 +125,8 @@ export function networkReader(host: NetworkHost): HostReader {
     domains: async () => domains,
     networks: async () => networks,
     async query(argv) {
+      if (argv[0].endsWith('/nft') && argv.includes('bridge'))
+        return frames === null ? answer('', 1, 'Error: No such file or directory') : answer(frames)
       if (argv[0].endsWith('/nft'))
         return table === null ? answer('', 1, 'Error: No such file or directory') : answer(table)
       if (argv[0].endsWith('/systemctl')) {
@@ -202,7 +223,15 @@ export function performedOn(host: NetworkHost, action: Action): NetworkHost {
   if (action.kind === 'remove') return { ...host, files: without(action.path) }
   if (action.kind === 'run') {
     const [program, ...args] = action.argv
-    if (program.endsWith('/nft')) return { ...host, table: listed(files[args[1] ?? ''] ?? '') }
+    if (program.endsWith('/nft') && args[0] === 'delete') return { ...host, frames: null }
+    if (program.endsWith('/nft')) {
+      const [packets = '', frames] = (files[args[1] ?? ''] ?? '').split('table bridge garrison_vms\n')
+      return {
+        ...host,
+        table: listed(packets),
+        ...(frames !== undefined && { frames: listed((files[args[1] ?? ''] ?? '').slice(packets.length)) }),
+      }
+    }
     if (program.endsWith('/sysctl'))
       return {
         ...host,

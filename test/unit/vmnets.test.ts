@@ -5,6 +5,8 @@ import type { Desired } from '../../provisioning/desired.ts'
 import { parseDocument } from '../../provisioning/document.ts'
 import { type Step, stepKey } from '../../provisioning/resource.ts'
 import { vmnets } from '../../provisioning/vmnets/index.ts'
+import { pathsOf } from '../../provisioning/vmnets/path.ts'
+import { observePaths, parseCounts, parseLeases } from '../../provisioning/vmnets/path-facts.ts'
 import {
   domainOn,
   lniMac,
@@ -56,6 +58,10 @@ const modes: Readonly<Record<string, object>> = {
     forwards: [{ port: 8080, to: '10.77.0.9', toPort: 80, from: ['198.51.100.0/24'] }],
   },
   'nat over the ENI': { mode: 'nat', uplink: 'eni', ipv4: { subnet: '10.78.0.0/24' } },
+  guarded: {
+    ...{ mode: 'routed', ...routed, antiSpoofing: true, limits: { receive: 100, send: 50 } },
+    reservations: { a: { mac: '52:54:00:00:00:0a', ipv4: '192.0.2.70', ipv6: '2001:db8:1::170' } },
+  },
   isolated: { mode: 'isolated', ipv4: { subnet: '10.88.0.0/24' } },
   'isolated without addresses': { mode: 'isolated', isolate: true },
   passthrough: { mode: 'passthrough', uplink: 'lni' },
@@ -82,9 +88,10 @@ const remains = ({
   rules = [],
   proxies = [],
   table = null,
+  frames = null,
   enabled = [],
 }: NetworkHost): object => ({
-  ...{ rules, proxies: [...proxies].sort(), table, enabled: [...enabled].sort() },
+  ...{ rules, proxies: [...proxies].sort(), table, frames, enabled: [...enabled].sort() },
   files: Object.fromEntries(Object.entries(files).filter(([, text]) => text !== '')),
 })
 
@@ -199,4 +206,63 @@ t.test('auto goes by the probe of this very interface', async (t) => {
     await summaryOf({ '/var/lib/garrison/network-probe/lni.json': '{"secondMac":"passes"}' }),
     /^routed/,
   )
+})
+
+t.test('what the kernel and dnsmasq write down', async (t) => {
+  const line = (name: string): string => `${name}: 100 7 0 1 0 0 0 0 200 9 0 2 0 0 0 0`
+  t.strictSame(
+    parseCounts(`Inter-|   Receive\n face |bytes\n${line('  lni.20')}\n${line('vnet0')}\nbad: 1 2\n`),
+    {
+      'lni.20': { receivedBytes: 100, receivedPackets: 7, sentBytes: 200, sentPackets: 9, dropped: 3 },
+      vnet0: { receivedBytes: 100, receivedPackets: 7, sentBytes: 200, sentPackets: 9, dropped: 3 },
+    },
+  )
+  const lease = (more: object) =>
+    JSON.stringify([
+      { 'ip-address': '192.0.2.70', 'mac-address': '52:54:00:00:00:0A', 'expiry-time': 20, ...more },
+    ])
+  t.strictSame(parseLeases(lease({}), 10_000), [{ mac: '52:54:00:00:00:0a', address: '192.0.2.70' }])
+  for (const text of [null, '', '[', '{}', lease({ 'expiry-time': 5 }), lease({ 'ip-address': '\u001b[2J' })])
+    t.strictSame(parseLeases(text, 10_000), [], String(text))
+})
+
+t.test('the way of a VM that is nowhere declared, or does not run', async (t) => {
+  const paths = async (host: NetworkHost, desired: Desired, vm?: string) =>
+    pathsOf(await observePaths({ ...networkReader(host), now: async () => 0 }, desired), vm)
+  const nic =
+    "<interface type='bridge'><mac address='52:54:00:00:00:0a'/><source bridge='br0'/><target dev='vnet0'/></interface>"
+  const nothing = parseDocument([{ path: 'host.yaml', text: '{"version": 1}' }])
+  t.match(await paths({ domains: [domainOn('a', nic)] }, nothing), [
+    {
+      vm: 'a',
+      to: 'bridge br0',
+      mode: null,
+      hops: [{ at: 'guest' }, { at: 'vnet0', stop: { text: /no interface vnet0/ } }],
+    },
+  ])
+  t.match(await paths({ domains: [domainOn('a', nic, false)] }, nothing), [
+    { hops: [{ stop: { text: 'a does not run', remedy: 'garrison vm start a' } }] },
+  ])
+  t.strictSame(await paths({ domains: [domainOn('a', nic)] }, nothing, 'b'), [])
+  const dropped = await paths(
+    {
+      files: probe('dropped'),
+      isInstance: false,
+      domains: [
+        domainOn(
+          'm',
+          `<interface type='network'><mac address='52:54:00:00:00:0a'/><source network='wide' dev='lni'/><target dev='macvtap0'/></interface>`,
+        ),
+      ],
+      networks: [
+        networkFacts(
+          'wide',
+          "<network><name>wide</name><forward mode='bridge'><interface dev='lni'/></forward></network>",
+        ),
+      ],
+      taps: ['macvtap0'],
+    },
+    documentOf({ wide: { mode: 'bridge', uplink: 'lni' } }),
+  )
+  t.match(dropped[0]?.hops.at(-1), { at: 'wire', stop: { text: /drops frames with another MAC/ } })
 })
