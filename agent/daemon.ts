@@ -30,6 +30,7 @@ import { Fleet } from './peers/fleet.ts'
 import type { DoorFor } from './peers/relay.ts'
 import { hostClock } from './report/clock.ts'
 import { CloudWatch, type CloudWatchOptions } from './report/cloudwatch.ts'
+import { Exposition } from './report/exposition.ts'
 import { History } from './report/history.ts'
 import { HostLooker } from './report/host/look.ts'
 import { SlowLooker } from './report/host/slow-look.ts'
@@ -296,15 +297,19 @@ export async function daemon({ sockets, root = '/' }: Args<'daemon'>): Promise<v
     async () => (await settings()).cloudwatch,
     (path) => log.error({ path }, 'what CloudWatch was still to be told was damaged and is begun anew'),
   )
+  const exposition = new Exposition(hostClock.steadyMs)
   const fleet = await Fleet.open({
     folder: join(root, 'var/lib/garrison/fleet'),
     settings: async () => (await settings()).fleet,
     doorFor: doorsBelow(join(root, 'run/garrison')),
     tagged: (tag) => readTagged(imds, tag),
+    metrics: () => page(),
     clock: hostClock,
     log,
   })
   const reporter = reporterOf(root, history, imds, [() => fleet.conditions(), () => cloudwatch.conditions()])
+  const page = () => exposition.page(reporter.latest, version, cloudwatch.overview().metrics.waiting)
+  reporter.onValues((values) => exposition.take(values))
   reporter.onValues((values) => cloudwatch.takeValues(values))
   reporter.onReport((report) => cloudwatch.takeReport(report))
   reporter.onReport((report) => fleet.publish(report.generation, report.atMs, report))
@@ -323,6 +328,7 @@ export async function daemon({ sockets, root = '/' }: Args<'daemon'>): Promise<v
       ...{ history, fleet, cloudwatch },
     }),
     load: loadOfDaemon,
+    pages: { '/metrics': page },
     relay: ({ host, ...carried }, response) => fleet.askPeer(host, carried, response),
     log,
     idleMs: null,

@@ -19,6 +19,7 @@ import { manPage } from '../agent/api/man.ts'
 import { runTool } from '../test/lab/processes.ts'
 import { ensureRequirements } from '../test/lab/requirements.ts'
 import { buildExecutable } from './executable.ts'
+import { grafanaDashboard } from './grafana.ts'
 import { thirdPartyLicences } from './licences.ts'
 
 type Family = 'deb' | 'rpm'
@@ -85,6 +86,11 @@ async function installed(family: Family, licences: string): Promise<Installed[]>
     { path: `${doc}/LICENSE`, mode: 0o644, from: join(root, 'LICENSE') },
     { path: `${doc}/THIRD-PARTY-LICENCES`, mode: 0o644, content: licences },
     { path: `${doc}/examples/host.yaml`, mode: 0o644, from: join(import.meta.dirname, 'host.yaml') },
+    {
+      path: `${share}/garrison/grafana-dashboard.json`,
+      mode: 0o644,
+      content: grafanaDashboard(),
+    },
     ...templates.map((name) => ({
       path: `${share}/garrison/templates/${name}`,
       mode: 0o644,

@@ -176,6 +176,12 @@ const fleet = z
       .describe(
         'Look for hosts by a tag of their EC2 instances, every ten minutes. What was found is remembered for when the Region cannot be reached.',
       ),
+    metrics: z
+      .boolean()
+      .default(false)
+      .describe(
+        'Answer /metrics on the port, for a Prometheus that has a certificate of the fleet (role read).',
+      ),
   })
   .describe('How this host talks with the others of its fleet. Membership itself is by garrison fleet join.')
 

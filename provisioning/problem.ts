@@ -144,6 +144,10 @@ export const PROBLEMS = {
     meaning: 'It is not known which Region CloudWatch is to be told in.',
     remedy: 'Write cloudwatch.region into the desired document.',
   },
+  'cloudwatch.not-told': {
+    meaning: 'The desired document says nothing of CloudWatch, so nothing is sent there.',
+    remedy: 'Write "cloudwatch: {}" into the desired document; garrison schema explains what can be chosen.',
+  },
   'cloudwatch.refused': {
     meaning: 'CloudWatch does not take what it was told, for a reason that lies in it.',
     remedy:

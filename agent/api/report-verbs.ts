@@ -92,4 +92,46 @@ export const reportVerbs = {
       made: 'bytes of events made since the daemon began: reportBytes, changeBytes, spanMs',
     },
   },
+  'cloudwatch cost': {
+    brief: 'show what CloudWatch costs a month, dearest line first',
+    help: 'Works out what the present configuration costs, from the series that were told of within an hour and the size of the report. Prices are list prices of one Region and month, without tax and free tier; cloudwatch.prices in the desired document names yours.',
+    examples: [
+      ['garrison cloudwatch cost', 'what is paid for, and what most'],
+      ['garrison cloudwatch cost --json', 'the same for a script; amounts in US dollars'],
+    ],
+    operands: {},
+    flags: {},
+    door: 'read',
+    daemon: true,
+    schema: 'garrison/cloudwatch-cost/1',
+    json: {
+      schema: 'garrison/cloudwatch-cost/1',
+      month: 'US dollars a month',
+      ofHost: 'what of it is for this host alone',
+      lines: 'dearest first: what, number, of, each, month',
+      pricesOf: 'the year and month of the list prices',
+      ownPrices: 'prices that the desired document names',
+    },
+  },
+  'cloudwatch setup': {
+    brief: 'make the dashboard of the hosts and the alarms of this one',
+    help: 'Needs rights that the daemon has not: cloudwatch:PutDashboard, GetDashboard, PutMetricAlarm, DescribeAlarms, DeleteAlarms; run it with credentials that have them, or print it. What is as it should be is left alone, and an alarm of this host that is not wanted any more is removed. The dashboard finds every host that tells its metrics by itself.',
+    examples: [
+      ['garrison cloudwatch setup --topic TOPIC-ARN', 'make them, and tell a topic'],
+      ['garrison cloudwatch setup --print > host.json', 'the same for CloudFormation'],
+    ],
+    operands: {},
+    flags: {
+      print: { kind: 'switch', brief: 'change nothing; print a template of CloudFormation' },
+      topic: { kind: 'text', placeholder: 'ARN', brief: 'the SNS topic that alarms are told to' },
+    },
+    door: 'local',
+    schema: 'garrison/cloudwatch-setup/1',
+    json: {
+      schema: 'garrison/cloudwatch-setup/1',
+      region: 'where',
+      made: 'kind (dashboard, alarm), name and change (made, changed, removed, as it was) of each',
+      template: 'with --print the template, else null',
+    },
+  },
 } as const satisfies Record<string, Verb>

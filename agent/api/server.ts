@@ -49,6 +49,8 @@ export interface Serving<C = Context> {
     },
     response: ServerResponse,
   ) => Promise<void>
+  /** What a GET of a path is answered with, for programs that ask no verbs. */
+  readonly pages?: Readonly<Record<string, () => Promise<{ readonly type: string; readonly text: string }>>>
   readonly log: Pick<Logger, 'info' | 'error'>
   readonly idleMs: number | null
 }
@@ -167,6 +169,7 @@ export async function serve<C = Context>({
   contextFor,
   load,
   relay,
+  pages = {},
   log,
   idleMs,
 }: Serving<C>): Promise<Served> {
@@ -294,6 +297,13 @@ export async function serve<C = Context>({
 
   async function respond(door: Doorway['door'], request: IncomingMessage, response: ServerResponse) {
     const [pathname = '/'] = request.url?.split('?') ?? []
+    const page = Object.hasOwn(pages, pathname) ? pages[pathname] : undefined
+    if (request.method === 'GET' && page !== undefined) {
+      const { type, text } = await page()
+      response.writeHead(200, { 'content-type': type, 'content-length': Buffer.byteLength(text) })
+      response.end(text)
+      return
+    }
     if (request.method !== 'POST')
       throw new HostError('request.invalid', `${request.method} ${pathname}: every verb is a POST`, {
         details: { verb: '' },

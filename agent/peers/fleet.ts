@@ -29,6 +29,8 @@ export interface FleetDesired {
   readonly peers: Readonly<Record<string, Readonly<Record<string, string>>>>
   /** The tag of instances by which hosts are looked for. */
   readonly discover?: { readonly tag: string } | undefined
+  /** Whether /metrics is answered on the port. */
+  readonly metrics?: boolean
 }
 
 /** What a membership stands on. */
@@ -40,6 +42,8 @@ export interface FleetGround {
   readonly doorFor: DoorFor
   /** Asks EC2 for the instances with a tag. Throws a HostError. */
   readonly tagged?: (tag: string) => Promise<Found>
+  /** What Prometheus scrapes. */
+  readonly metrics?: () => Promise<{ readonly type: string; readonly text: string }>
   readonly clock: { epochMs(): number; steadyMs(): number }
   readonly log: { info(what: object, text: string): void; error(what: object, text: string): void }
   readonly pace?: Partial<Pace>
@@ -420,6 +424,13 @@ class Member {
       const issued = await this.#issuing.renew(peer, request ?? '')
       this.#ground.log.info({ host: peer.host, enrolment: peer.enrolment }, 'certificate renewed')
       return issued
+    }
+    const { metrics } = this.#ground
+    if (path === '/metrics' && this.#settings.metrics && metrics !== undefined) {
+      const { type, text } = await metrics()
+      response.writeHead(200, { 'content-type': type, 'content-length': Buffer.byteLength(text) })
+      response.end(text)
+      return null
     }
     if (!path.startsWith('/v1/verbs/'))
       throw new HostError('request.unknown-verb', 'there is nothing of that name on the fleet port')

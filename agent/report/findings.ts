@@ -159,7 +159,7 @@ export const FINDINGS = {
   'cloudwatch.denied': {
     meaning: 'This host may not tell CloudWatch anything. What it would tell waits on the disk.',
     when: 'two requests in a row were refused for want of rights or credentials',
-    remedy: 'Give the instance a role with the policy in docs/usage/cloudwatch.md.',
+    remedy: 'Give the instance a role with the policy that garrison iam prints.',
     appearMs: 0,
     clearMs: 0,
   },

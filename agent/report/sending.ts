@@ -124,8 +124,9 @@ export class Sender<One extends Row> {
 
   async #put(door: Door<One>, batch: Batch<One>): Promise<Outcome> {
     const { timeline } = this.#spool
+    const askedTick = timeline.tick()
     const outcome = await door.put(batch.rows, timeline.nowMs())
-    if (outcome.serverMs !== null) timeline.hear(outcome.serverMs)
+    if (outcome.serverMs !== null) timeline.hear(outcome.serverMs, askedTick)
     if (outcome.kind === 'accepted') {
       const rejected = new Set(outcome.rejected)
       const sent = idsOf(batch.rows).filter((id) => !rejected.has(id))

@@ -64,8 +64,16 @@ export class Timeline {
     return Math.abs(skew) > toleranceMs ? skew : 0
   }
 
-  /** Takes over what a server said that the time is, epoch milliseconds. */
-  hear(serverMs: number): void {
-    this.#serverMs = serverMs - this.tick()
+  /** Takes over what a server said that the time is (epoch milliseconds), in answer to what was asked at a tick. */
+  hear(serverMs: number, askedTick: number): void {
+    const tick = this.tick()
+    // It was said at some moment in between, and that may be long.
+    const isSo = (offsetMs: number): boolean =>
+      offsetMs >= serverMs - tick - toleranceMs && offsetMs <= serverMs - askedTick + toleranceMs
+    const local = this.#epochMs() - tick
+    // Kept to the millisecond, so that a clock that is set wrong after this is known at once.
+    if (isSo(local)) this.#serverMs = local
+    else if (this.#serverMs === null || !isSo(this.#serverMs))
+      this.#serverMs = serverMs - (askedTick + tick) / 2
   }
 }

@@ -12,6 +12,7 @@ const local = {
   fetch: () => import('./fetch.ts'),
   'network measure': () => import('./network-measure.ts'),
   'network restore': () => import('./network-restore.ts'),
+  'cloudwatch setup': () => import('./cloudwatch-setup.ts'),
   inventory: () => import('./inventory.ts'),
   iam: () => import('./iam.ts'),
   'ec2-call': () => import('./ec2-call.ts'),
@@ -97,6 +98,7 @@ const ofDaemon = {
   'fleet report': () => import('./fleet-report.ts'),
   'fleet peers': () => import('./fleet-peers.ts'),
   cloudwatch: () => import('./cloudwatch.ts'),
+  'cloudwatch cost': () => import('./cloudwatch-cost.ts'),
 }
 
 /** A verb that runs where the host can be read: in the operate process, or in the client on a host without one. */

@@ -30,6 +30,7 @@ const fleet = await Fleet.open({
     const door = doors[path] ?? 'read'
     return { door, socket: sockets[door] ?? '/nowhere' }
   },
+  metrics: async () => ({ type: 'text/plain', text: 'garrison_build_info 1\n' }),
   clock: { epochMs: Date.now, steadyMs: () => performance.now() },
   log: {
     info: (what, text) => out({ log: text, ...what }),

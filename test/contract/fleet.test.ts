@@ -1,11 +1,15 @@
 // A fleet of real processes on loopback: they join, tell each other how they are, are cut off, come back, get new certificates, and
 // are put out.
 
+import type { IncomingMessage } from 'node:http'
+import { get } from 'node:https'
+import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { makeRequest, signIssuer, usualLifetimes } from '../../agent/peers/authority.ts'
 import { joinFleet } from '../../agent/peers/enrol.ts'
 import { acceptIssuer, invite, requestIssuer, revoke } from '../../agent/peers/issuing.ts'
+import { readCredentials } from '../../agent/peers/keyring.ts'
 import { type FleetHost, FleetWorld, until } from './fleet-world.ts'
 
 t.setTimeout(200_000)
@@ -190,4 +194,25 @@ t.test('another host becomes an issuer by the key of the authority, when the fir
   await until('the new one finds b', async () => Boolean((await c.known('b'))?.link))
   t.match(await issuer.membership(), { host: 'b', role: 'read' })
   t.not((await issuer.membership()).issuerUntilMs, null)
+})
+
+t.test('the fleet port tells Prometheus the metrics, by choice and to members alone', async (t) => {
+  const world = new FleetWorld(t.testdir())
+  t.teardown(() => world.end())
+  await world.begin('h05')
+  const h05 = await world.start('h05', { desired: { port: 0, peers: {}, metrics: true } })
+  await world.join('h06', h05)
+  const h06 = await world.start('h06')
+  const member = (await readCredentials(world.folder('h06')))?.tls ?? {}
+  const scrape = async (host: FleetHost, tls: object) => {
+    const { port } = await host.membership()
+    const options = { ...{ host: '127.0.0.1', port, path: '/metrics', rejectUnauthorized: false }, ...tls }
+    const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
+    get(options, resolve).on('error', reject)
+    const response = await promise
+    return [response.statusCode, await text(response)]
+  }
+  t.same(await scrape(h05, member), [200, 'garrison_build_info 1\n'])
+  t.equal((await scrape(h05, {}))[0], 403, 'a stranger')
+  t.equal((await scrape(h06, member))[0], 404, 'where it is not wanted')
 })

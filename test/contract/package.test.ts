@@ -40,6 +40,7 @@ const shared = [
   '-rw-r--r-- /usr/share/doc/garrison/copyright',
   '-rw-r--r-- /usr/share/doc/garrison/examples/host.yaml',
   '-rw-r--r-- /usr/share/fish/vendor_completions.d/garrison.fish',
+  '-rw-r--r-- /usr/share/garrison/grafana-dashboard.json',
   '-rw-r--r-- /usr/share/garrison/templates/appliance.yaml',
   '-rw-r--r-- /usr/share/garrison/templates/database.yaml',
   '-rw-r--r-- /usr/share/garrison/templates/linux-server.yaml',

@@ -229,6 +229,22 @@ t.test('times are those of the server when the clock is wrong, however often it 
   )
 })
 
+t.test('an answer that was long under way makes no clock wrong', async (t) => {
+  const held = machine()
+  const { spool } = await opened(t, held)
+  const { timeline } = spool
+  const asked = timeline.tick()
+  const said = held.trueMs() + 1000
+  held.pass(10 * minute)
+  timeline.hear(said, asked)
+  t.same([timeline.skewMs, timeline.offsetMs], [0, 0])
+  held.skew = 20 * minute
+  timeline.hear(held.trueMs(), timeline.tick())
+  t.same([timeline.skewMs, timeline.offsetMs], [20 * minute, 0])
+  timeline.hear(said, asked)
+  t.equal(timeline.offsetMs, 0, 'nor one right that was wrong, nor another')
+})
+
 t.test('what is left of another boot keeps its times', async (t) => {
   const held = machine()
   const { spool, folder } = await opened(t, held)
