@@ -66,7 +66,7 @@ export const reportVerbs = {
     },
   },
   cloudwatch: {
-    brief: 'show what CloudWatch is told of this host, and what waits',
+    brief: 'show what CloudWatch is told, and what waits',
     help: 'What is measured goes to the disk first and is sent once a minute; while CloudWatch cannot be reached it waits there for up to two weeks and is then sent with its own times. In doubt is what was sent and never answered: it is asked after before it is sent again.',
     examples: [
       ['garrison cloudwatch', 'whether it arrives, what waits, and why'],
