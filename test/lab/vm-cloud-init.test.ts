@@ -9,10 +9,10 @@ import { parseCommandLine } from '../../agent/api/arguments.ts'
 import { chance } from '../../agent/node-libvirt/test/chance.ts'
 import { partsOf } from '../../agent/operate.ts'
 import { vms } from '../../provisioning/vms/index.ts'
-import { cloudImage } from '../lab/cloud-image.ts'
-import { inContainer } from './container-host.ts'
-import { serveParts, start } from './doors.ts'
-import { vmsWorld } from './vms-world.ts'
+import { inContainer } from '../contract/container-host.ts'
+import { serveParts, start } from '../contract/doors.ts'
+import { vmsWorld } from '../contract/vms-world.ts'
+import { cloudImage } from './cloud-image.ts'
 
 t.setTimeout(3_600_000)
 /** What a guest has to do may take that long on a machine that does much else. */
