@@ -146,6 +146,8 @@ async function buildDeb(files: readonly Installed[], env: Record<string, string>
     `Installed-Size: ${Math.ceil(sizeBytes / 1024)}`,
     // What the runtime is linked with, and the systemd whose unit settings are used.
     'Depends: libatomic1, libc6 (>= 2.28), libgcc-s1, libstdc++6 (>= 7), systemd (>= 247), udev, util-linux',
+    // What the network of the host is asked, changed and guarded with; a host without any of it is still a host.
+    'Recommends: iproute2, iputils-ping, nftables',
     'Section: admin',
     'Priority: optional',
     `Description: ${summary}`,

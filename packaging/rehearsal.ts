@@ -14,7 +14,11 @@ const load = chunkLoader((name) => scripts.get(name) as Script)
 process.on('exit', () => {
   for (const [name, script] of scripts) writeFileSync(`${name}.cache`, script.createCachedData())
 })
-for (const name of names) if (name !== 'main.js') load(`./${name}`)
+// reflect-metadata has to be there before the packages that need it, as agent/peers/authority.ts sees to.
+for (const name of names.toSorted(
+  (a, b) => Number(b.startsWith('Reflect-')) - Number(a.startsWith('Reflect-')),
+))
+  if (name !== 'main.js') load(`./${name}`)
 const door = createServer((_, response) => {
   response
     .writeHead(200, { 'content-type': 'application/json', 'content-length': 2, 'garrison-exit': 0 })
