@@ -55,7 +55,7 @@ async function hostOf(t: Test, environment: Readonly<Record<string, string>> = {
     },
     /** The report as soon as it is as wanted. */
     async report(what: string, isWanted: (report: Report) => boolean): Promise<Report> {
-      for (const endMs = performance.now() + 60_000; performance.now() < endMs; await sleep(200)) {
+      for (const endMs = performance.now() + 60_000; performance.now() < endMs; await sleep(500)) {
         const { exit, stdout } = await runTool(verb('report'), { allowFailure: true })
         if (exit === 1 || stdout === '') continue
         const report: Report = JSON.parse(stdout)

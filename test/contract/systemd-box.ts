@@ -81,6 +81,10 @@ export async function bootSystemdBox(deb: string, progress: (line: string) => vo
     await ended
     clearTimeout(late)
     await rm(folder, { recursive: true, force: true })
+    // Where no systemd keeps the machine's own, systemd-nspawn leaves its control groups behind.
+    const left = globSync('/sys/fs/cgroup/{systemd,unified}/{payload,supervisor}')
+    if (left.length > 0)
+      await runTool(['/usr/bin/find', ...left, '-depth', '-type', 'd', '-delete'], { allowFailure: true })
     await lock?.release()
   }
   const untilBy = async (ms: number, what: string, isSo: () => Promise<boolean>) => {
