@@ -33,6 +33,19 @@ const main = join(import.meta.dirname, '../../agent/main.ts')
 const fakeOperate = join(import.meta.dirname, 'fake-operate.ts')
 const secretsSeen = new Set(['PRIVATE KEY'])
 
+const imdsEndpoint = 'http://127.0.0.1:8169'
+
+/** The metadata of an instance, in its namespace; its maintenance is what a file says. */
+const imdsProgram = (noticePath: string): string => `
+  import { existsSync, readFileSync } from 'node:fs'
+  import { startFakeImds, usualPaths } from ${JSON.stringify(join(import.meta.dirname, 'fake-imds.ts'))}
+  const imds = await startFakeImds(usualPaths, { host: '127.0.0.1', port: 8169 })
+  const path = ${JSON.stringify(noticePath)}
+  setInterval(() => {
+    if (existsSync(path)) imds.paths.set('events/maintenance/scheduled', readFileSync(path, 'utf8'))
+  }, 20)
+  console.log('ready')`
+
 /** A host: its own namespace, its own root, its daemon, and doors of a fake root side. */
 class Host {
   readonly name: string
@@ -73,6 +86,7 @@ class Host {
     const output = openSync(join(this.root, `${name}.log`), 'a')
     const child = spawn('/usr/sbin/ip', ['netns', 'exec', this.space.name, process.execPath, ...argv], {
       stdio: ['ignore', output, output],
+      env: { ...process.env, AWS_EC2_METADATA_SERVICE_ENDPOINT: imdsEndpoint },
     })
     closeSync(output)
     this.processes.push(child)
@@ -184,6 +198,12 @@ const allLinked = () =>
 await t.test('enrol: begun on one, and the others let in by a token', async (t) => {
   const begun = h05.run('fleet', 'init', '--name', 'h05', '--lifetime', '1m', '--folder', h05.fleetFolder)
   t.equal(begun.exit, 0, begun.stderr)
+  await h06.space.start([
+    process.execPath,
+    '--input-type=module',
+    '-e',
+    imdsProgram(join(h06.root, 'notice')),
+  ])
   await Promise.all(hosts.map((host) => host.start()))
   t.match(
     h06.run('fleet', 'status', '--socket', join(h06.root, 'run/garrison/report.sock')).stderr,
@@ -228,6 +248,27 @@ await t.test('verbs go to another host as far as the certificate allows', async 
   )
   const journal = readFileSync(join(h05.root, 'run/garrison/journal/00000001.jsonl'), 'utf8')
   t.match(journal, /on peer h06/, 'the journal says from where it was asked')
+})
+
+await t.test('what AWS announces to one is seen on the others within a second', async (t) => {
+  const event = { Code: 'instance-retirement', EventId: 'instance-event-1', State: 'active' }
+  const times = { NotBefore: '21 Jan 2036 09:00:43 GMT', NotAfter: '', Description: 'the end' }
+  writeFileSync(join(h06.root, 'notice'), JSON.stringify([{ ...event, ...times }]))
+  const seenMs = new Map<Host, number>()
+  await until(
+    'all have seen it',
+    async () => {
+      for (const host of hosts)
+        if (!seenMs.has(host) && JSON.stringify(await host.reportOf('h06')).includes('ec2.retirement'))
+          seenMs.set(host, performance.now())
+      return seenMs.size === hosts.length
+    },
+    60_000,
+  )
+  const [there = 0, ...elsewhere] = [h06, h05, h07].map((host) => seenMs.get(host) ?? Number.NaN)
+  const lates = elsewhere.map((ms) => ms - there)
+  t.comment(`after ${lates.map((ms) => ms.toFixed(0)).join(' and ')} ms`)
+  for (const late of lates) t.ok(late < 1000, `${late} ms`)
 })
 
 await t.test('cut on one network: the other carries it', async (t) => {
