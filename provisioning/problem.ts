@@ -1065,6 +1065,12 @@ export const PROBLEMS = {
     remedy:
       'See ip link and garrison status for the uplinks; a VLAN (UPLINK.VLAN) must be declared there too. VMs that run keep running.',
   },
+  'vmnet.uplink-needed': {
+    meaning:
+      'A VM is to have an interface whole by which the host itself sends what no other route leads elsewhere.',
+    remedy:
+      'Let another uplink carry the default route of the host (uplinks.NAME.defaultRoute), or use mode routed or nat.',
+  },
   'vmnet.xml-mismatch': {
     meaning: 'A definition of a network would not say what it should, so it is not given to libvirt.',
     remedy: 'Report it with the output of garrison plan --json; nothing was changed.',

@@ -103,6 +103,14 @@ function* networkFindings(observed: ObservedVmnets, one: Resolved): Generator<Fi
   }
 }
 
+/** Active networks that were declared once, or are somebody's own, for which no rules are. */
+const unguarded = ({ asked, networks }: ObservedVmnets): readonly string[] =>
+  networks.flatMap(({ name, active, liveXml }) =>
+    active && asked?.networks[name] === undefined && /<forward mode=['"]open['"]/.test(liveXml ?? '')
+      ? name
+      : [],
+  )
+
 /** Judges the networks. Pure. */
 export function check(observed: ObservedVmnets): readonly Finding[] {
   const { asked, attachments, table } = observed
@@ -133,6 +141,16 @@ export function check(observed: ObservedVmnets): readonly Finding[] {
           } as const,
         ]
       : []),
+    ...unguarded(observed).map(
+      (name) =>
+        ({
+          code: 'vmnets.unguarded',
+          severity: 'warning',
+          subject: name,
+          text: `network ${name} is not declared, and libvirt has no rules for it (mode open): its VMs may send anything anywhere`,
+          remedy: `Declare it under vmnets.networks, or end it: virsh net-destroy ${name}; virsh net-undefine ${name}.`,
+        }) as const,
+    ),
     ...(others.size === 0
       ? []
       : [

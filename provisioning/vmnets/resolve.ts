@@ -229,6 +229,17 @@ function* sliceObjections(
     }
 }
 
+/** Whether the host itself sends over an interface what no other route leads elsewhere. */
+const carriesDefault = ({ routes }: ObservedVmnets, device: string): boolean =>
+  families.some((family) => {
+    const [best] = routes
+      .filter(
+        (route) => route.family === family && route.table === mainTable && isDefault(route) && !route.dead,
+      )
+      .sort((a, b) => a.metric - b.metric)
+    return best?.device === device
+  })
+
 const xmlsOf = ({ networks }: ObservedVmnets, name: string): readonly string[] => {
   const facts = networks.find((one) => one.name === name)
   return facts === undefined ? [] : [...new Set([facts.xml, facts.liveXml ?? facts.xml])]
@@ -268,6 +279,12 @@ function* objectionsTo(
         message: `the definition of network ${name} cannot be read: ${problem}`,
       }
   }
+  if (mode === 'passthrough' && device !== null && carriesDefault(observed, device))
+    yield {
+      code: 'vmnet.uplink-needed',
+      path: 'uplink',
+      message: `${device} carries the default route of this host, which would be cut off`,
+    }
   const seen = provedSecondMac(observed, uplink)?.secondMac ?? 'unknown'
   const isProved = seen === 'passes' || (seen === 'unknown' && observed.isInstance === false)
   if (mode === 'bridge' && device !== null && !isProved)
