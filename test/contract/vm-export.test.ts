@@ -228,8 +228,8 @@ function changed(
 t.test('what was damaged, or leads elsewhere, is refused before anything is written', async (t) => {
   type Vm = { [key: string]: unknown; machine: Record<string, unknown>; disks: Record<string, unknown>[] }
   const hostile: readonly (readonly [(vm: Vm) => void, RegExp])[] = [
-    [(vm) => Object.assign(vm, { name: '../../etc' }), /cannot be called so/],
-    [(vm) => Object.assign(vm, { name: '__proto__' }), /cannot be called so/],
+    [(vm) => Object.assign(vm, { name: '../../etc' }), /a VM is called by.*etc/],
+    [(vm) => Object.assign(vm, { name: '__proto__' }), /a VM is called by.*__proto__/],
     [(vm) => Object.assign(vm, { more: 1 }), /no export says/],
     [(vm) => Object.assign(vm.disks[0] ?? {}, { file: '../runs/vda.qcow2' }), /disks\.0\.file/],
     [(vm) => Object.assign(vm.disks[0] ?? {}, { file: '/etc/shadow' }), /disks\.0\.file/],
@@ -258,7 +258,7 @@ t.test('what was damaged, or leads elsewhere, is refused before anything is writ
   const all = { name: 'hostile', 'new-identity': true }
   for (const [change, text] of hostile) {
     const dir = changed('blank', 'hostile', change as (vm: Record<string, unknown>) => void)
-    t.match(await refused(dir, text.source.includes('called') ? {} : all), text)
+    t.match(await refused(dir, text.source.includes('called by') ? {} : all), text)
   }
   const unsigned = changed('blank', 'hostile', (vm) => Object.assign(vm, { atMs: 1 }), false)
   t.match(await refused(unsigned, all), /is not as it was written/)
@@ -313,6 +313,15 @@ t.test('what was damaged, or leads elsewhere, is refused before anything is writ
   t.match((await imported(leads, all)).text, /export\.damaged.*stands on \/etc\/shadow/)
   t.notOk(existsSync(dropIn('hostile')))
   t.notOk(existsSync(join(pool, 'hostile')))
+})
+
+t.test('a VM with a name that no document takes is exported, and imported under another', async (t) => {
+  define('größe 1')
+  const dir = join(out, 'named')
+  t.equal((await exported('größe 1', dir)).last.exit, 0)
+  t.match(await refused(dir), /request\.invalid: a VM is called by/)
+  const named = { name: 'size-1', 'new-identity': true, plan: true }
+  t.match((await imported(dir, named)).last, { exit: 0, line: { event: 'planned', vm: 'size-1' } })
 })
 
 t.test('what cannot be exported into is refused, and what is there is left alone', async (t) => {

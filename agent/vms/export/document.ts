@@ -7,7 +7,7 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
 import { HostError } from '../../../provisioning/problem.ts'
-import { machineSchema, vmsSchema } from '../../../provisioning/vms/schema.ts'
+import { machineSchema } from '../../../provisioning/vms/schema.ts'
 
 const schema = 'garrison/vm-export/1'
 
@@ -23,7 +23,8 @@ const text = z
   .regex(/^[^\p{Cc}]*$/u, 'must have no control characters')
 
 const exported = z.strictObject({
-  name: z.string().max(63),
+  /** What it was called there, where VMs may be called what none is called that a document declares. */
+  name: text,
   uuid: z.string(),
   architecture: z.string().regex(/^\w{1,32}$/),
   /** The host that it was made on, and when (epoch milliseconds). */
@@ -102,10 +103,7 @@ export function parseExport(content: string, path: string): ExportedVm {
   if (error !== undefined) throw damaged(`says what no export says: ${why(error)}`)
   const foreign = foreignKey(vm.machine)
   if (foreign !== null) throw damaged(`says what is about a host alone: ${foreign}`)
-  // Its name and keys as in any document; disks have no size or image before they are imported.
-  const names = vmsSchema.shape.machines.safeParse({ [vm.name]: {} })
-  if (!names.success || !Object.hasOwn(names.data, vm.name))
-    throw damaged(`has a VM that cannot be called so: ${JSON.stringify(vm.name)}`)
+  // Keys as in any document; disks have no size or image before they are imported.
   const machine = machineSchema.safeParse({
     ...vm.machine,
     disks: Object.fromEntries(
