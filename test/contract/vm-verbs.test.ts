@@ -1,11 +1,14 @@
 // The verbs about VMs against a real libvirtd with libvirt's test driver, through real doors and the real command line.
 
-import { writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { verbTable } from '../../agent/api/verbs.ts'
-import { connectOpen } from '../../agent/node-libvirt/index.ts'
+import type { StreamModule } from '../../agent/api/context.ts'
+import { visibleIn } from '../../agent/api/terminal.ts'
+import { type Verb, type VerbName, verbTable } from '../../agent/api/verbs.ts'
+import { connectOpen, VIR } from '../../agent/node-libvirt/index.ts'
+import { loadServed } from '../../agent/verbs/index.ts'
 import { element, printXml } from '../../provisioning/libvirt/xml.ts'
 import { ended, linesOf, openDoors, start } from './doors.ts'
 import { startLibvirtd } from './libvirtd.ts'
@@ -419,8 +422,11 @@ const hostile = [
   'x'.repeat(255),
 ]
 
+/** Characters that drive a terminal. */
+const driving = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/
+const terminal = { colour: false, live: false, nowMs: 0 }
+
 t.test('hostile names', async (t) => {
-  const driving = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/
   const made = await Promise.all(hostile.map((name) => define(name, { '\u202ekey': '`id`,"\u202e' })))
   // libvirt takes the blanks away.
   const known = made.map(({ name }) => name)
@@ -448,4 +454,57 @@ t.test('hostile names', async (t) => {
   for (const { stdout } of all) t.notMatch(stdout, driving)
   t.equal((await json('operate', 'vm', 'kill', ...uuids)).exit, 0)
   for (const dom of made) await connection.domainUndefine({ dom })
+})
+
+t.test('hostile names through every verb', async (t) => {
+  const place = join(doors.folder, 'one/two')
+  mkdirSync(place, { recursive: true })
+  /** What there is of a VM with such a name, and of everything else that it may be taken for, ends by itself. */
+  const soon: Readonly<Record<string, readonly string[]>> = {
+    'vm stats': ['--once'],
+    'vm stop': ['--timeout', '1s'],
+    'vm restart': ['--timeout', '1s'],
+  }
+  // A session and a stream without an end take their VM as the others do.
+  const verbs = Object.entries<Verb>(verbTable).filter(
+    ([verb, { operands }]) =>
+      Object.values(operands).some(({ kind }) => kind === 'vm') &&
+      !['vm console', 'vm events'].includes(verb),
+  )
+  const called = new Map<string, string>()
+  let asked = 0
+  for (const [verb, { operands, flags, streams }] of verbs) {
+    const module = await loadServed(verb as VerbName)
+    for (const wish of hostile) {
+      const there = (await connection.connectListAllDomains()).find(({ uuid }) => uuid === called.get(wish))
+      const { name, uuid } = there ?? (await define(wish))
+      called.set(wish, uuid)
+      const given = ({ kind }: { readonly kind: string }) => (kind === 'path' ? place : name)
+      const needed = Object.entries(flags).flatMap(([flag, one]) =>
+        'required' in one && one.required ? [`--${flag}=${given(one)}`] : [],
+      )
+      const words = [...verb.split(' '), ...(soon[verb] ?? []), ...needed]
+      const { exit, lines } = await json('admin', ...words, '--', ...Object.values(operands).map(given))
+      asked += 1
+      const what = `${verb} ${JSON.stringify(name.slice(0, 30))}`
+      if (lines.length === 0) t.fail(`${what} said nothing`)
+      for (const line of lines) {
+        if ((line.problem ?? line).code === 'agent.defect') t.fail(`${what}: ${JSON.stringify(line)}`)
+        const text = exit === null ? '' : (module as StreamModule<VerbName>).render(visibleIn(line), terminal)
+        if (driving.test(text ?? '')) t.fail(`${what} drives the terminal: ${JSON.stringify(text)}`)
+      }
+      if (!streams && lines.length !== 1) t.fail(`${what} said more than one thing`)
+    }
+  }
+  t.comment(`${verbs.length} verbs, ${asked} times asked`)
+  t.same(
+    readdirSync(doors.folder).filter((name) => /owned|^x{9}|^\.\.$/.test(name)),
+    [],
+  )
+  t.same(readdirSync(join(doors.folder, 'one')), ['two'], 'nothing was made above the folder that was named')
+  for (const dom of await connection.connectListAllDomains()) {
+    if (await connection.domainIsActive({ dom })) await connection.domainDestroyFlags({ dom })
+    if (dom.name !== 'test')
+      await connection.domainUndefineFlags({ dom, flags: VIR.DOMAIN_UNDEFINE_SNAPSHOTS_METADATA })
+  }
 })

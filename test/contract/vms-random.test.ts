@@ -4,7 +4,7 @@
 // Ten minutes in a full run; GARRISON_KILL_SECONDS says otherwise, GARRISON_SEED draws other numbers.
 
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -127,8 +127,20 @@ t.test('libvirtd killed and stopped at random under applies and batches', async 
   }
   t.comment(JSON.stringify(counts))
 
-  // What a libvirtd that was killed had only begun to start waits for somebody to say so.
-  await doors.json('operate', 'vm', 'start', ...names)
+  // libvirtd 9 holds a VM for ever that it was about to start when it was killed; docs/usage/vms.md says what helps.
+  const statusOf = (name: string) => join(libvirtd.folder, 'run/qemu', `${name}.xml`)
+  const held = everybody.filter(
+    (name) => existsSync(statusOf(name)) && / pid='0'>/.test(readFileSync(statusOf(name), 'utf8')),
+  )
+  t.comment(`held for ever by libvirtd: ${held.join(', ') || 'none'}`)
+  if (held.length > 0) {
+    await libvirtd.signal('SIGTERM')
+    for (const name of held) {
+      t.equal(emulators(name).length, 0, `nothing runs of ${name}`)
+      rmSync(statusOf(name))
+    }
+    await libvirtd.start()
+  }
   t.match(await apply(), { exit: 0, line: { outcome: 'settled' } })
   for (const name of names) t.equal(emulators(name).length, 1)
   const listed = ask('list', '--all', '--name').split('\n').filter(Boolean).sort()
