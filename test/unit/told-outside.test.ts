@@ -1,6 +1,7 @@
 // What is told outside of the host: which series, what they cost, what watches them, log events, and the page for Prometheus.
 
 import t from 'tap'
+import type { Parts } from '../../agent/api/context.ts'
 import { alarmsOf, dashboardBody, template } from '../../agent/report/boards.ts'
 import { changesOf, nothingTold, toldOf } from '../../agent/report/changes.ts'
 import type { CloudWatchOverview } from '../../agent/report/cloudwatch.ts'
@@ -11,7 +12,11 @@ import type { Report } from '../../agent/report/report.ts'
 import { Rollup, seriesKey, seriesOfKey } from '../../agent/report/rollup.ts'
 import { render as renderOverview } from '../../agent/verbs/cloudwatch.ts'
 import { render as renderCost, run as runCost } from '../../agent/verbs/cloudwatch-cost.ts'
-import { render as renderSetUp } from '../../agent/verbs/cloudwatch-setup.ts'
+import {
+  exitOf as exitOfSetUp,
+  render as renderSetUp,
+  run as runSetUp,
+} from '../../agent/verbs/cloudwatch-setup.ts'
 import { grafanaDashboard } from '../../packaging/grafana.ts'
 import { cloudwatchSchema } from '../../provisioning/cloudwatch.ts'
 import { METRICS, type MetricName } from '../../provisioning/metrics.ts'
@@ -108,6 +113,32 @@ t.test('alarms and dashboard are of what is told', async (t) => {
     renderSetUp({ region: 'rg-1', made, template: null }, terminal),
     'made  alarm garrison h07 i array\nin rg-1',
   )
+})
+
+t.test('setup prints what it would make, and needs a document and a Region', async (t) => {
+  const here = (desired: object, region: string | null) => ({
+    parts: async () =>
+      ({
+        document: async () => ({ desired }),
+        reader: { instance: async () => (region === null ? null : { region }) },
+        ...{ hostname: 'h07', instance: async () => 'i-0123456789abcdef0' },
+      }) as unknown as Parts,
+  })
+  const answer = await runSetUp({ print: true, topic: undefined }, here({ cloudwatch: usual }, 'rg-1'))
+  t.same(answer, { region: 'rg-1', made: [], template: template(usual, watched) })
+  t.equal(exitOfSetUp(), 0)
+  await t.rejects(runSetUp({ print: true, topic: undefined }, here({}, 'rg-1')), {
+    code: 'cloudwatch.not-told',
+  })
+  await t.rejects(runSetUp({ print: true, topic: 'ops' }, here({ cloudwatch: usual }, 'rg-1')), {
+    code: 'request.invalid',
+  })
+  const { AWS_REGION: region } = process.env
+  delete process.env.AWS_REGION
+  await t.rejects(runSetUp({ print: true, topic: undefined }, here({ cloudwatch: usual }, null)), {
+    code: 'cloudwatch.no-region',
+  })
+  if (region !== undefined) process.env.AWS_REGION = region
 })
 
 t.test('one event for each change, and none for what was told before', async (t) => {
