@@ -45,10 +45,14 @@ const ofProcess = async (path: string): Promise<string> =>
     throw error
   })
 
-/** The systemd that is a child of a process; null until there is one, for others come before it. */
+/** The systemd that a process has brought forth; null until there is one. */
 async function systemdBelow(pid: number): Promise<number | null> {
-  for (const child of (await ofProcess(`${pid}/task/${pid}/children`)).trim().split(' '))
-    if (child !== '' && (await ofProcess(`${child}/comm`)) === 'systemd\n') return Number(child)
+  for (const child of (await ofProcess(`${pid}/task/${pid}/children`)).trim().split(' ')) {
+    if (child === '') continue
+    if ((await ofProcess(`${child}/comm`)) === 'systemd\n') return Number(child)
+    const below = await systemdBelow(Number(child))
+    if (below !== null) return below
+  }
   return null
 }
 
@@ -60,7 +64,9 @@ export async function bootSystemdBox(deb: string, progress: (line: string) => vo
   ])
   const lock = await takeLock(join(tmpdir(), 'garrison-box.lock'), true)
   const folder = await mkdtemp(join(tmpdir(), 'garrison-box-'))
-  const unshare = ['/usr/bin/unshare', '--mount', '--propagation', 'private', '--']
+  // The first process of a namespace of processes takes all of them along, however it ends.
+  const spaces = ['--mount', '--propagation', 'private', '--pid', '--fork', '--kill-child', '--mount-proc']
+  const unshare = ['/usr/bin/unshare', ...spaces, '--']
   const nspawn = startTool([...unshare, '/bin/sh', '-ec', script, 'box', folder, deb])
   let said = ''
   for (const stream of [nspawn.stdout, nspawn.stderr])
@@ -76,10 +82,8 @@ export async function bootSystemdBox(deb: string, progress: (line: string) => vo
       ...options,
     })
   const close = async () => {
-    nspawn.kill('SIGTERM')
-    const late = setTimeout(() => nspawn.kill('SIGKILL'), 20_000)
+    nspawn.kill('SIGKILL')
     await ended
-    clearTimeout(late)
     await rm(folder, { recursive: true, force: true })
     // Where no systemd keeps the machine's own, systemd-nspawn leaves its control groups behind.
     const left = globSync('/sys/fs/cgroup/{systemd,unified}/{payload,supervisor}')
