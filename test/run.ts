@@ -97,7 +97,7 @@ const stages: readonly Stage[] = [
         'test/rules',
         'agent/node-libvirt/test',
       ].flatMap(testsIn),
-      ['--jobs=3', '--timeout=300'],
+      ['--jobs=3', '--timeout=900'],
     ),
     tap: true,
   },
