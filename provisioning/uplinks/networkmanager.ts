@@ -100,12 +100,10 @@ export const unmanagedConf = (all: readonly Wanted[]): OwnFile => ({
   path: unmanagedFile,
   content: [
     mark,
-    ...all.flatMap(({ key, mac }) => [
-      `[device-garrison-${key}]`,
-      `match-device=${mac === null ? `interface-name:=${key}` : `mac:${mac}`}`,
-      'managed=0',
-      '',
-    ]),
+    // Added to what others list, and heeded at a reload; `managed` in a section of the device is only read when it appears.
+    '[keyfile]',
+    `unmanaged-devices+=${all.map(({ key, mac }) => (mac === null ? `interface-name:=${key}` : `mac:${mac}`)).join(';')}`,
+    '',
   ].join('\n'),
 })
 

@@ -266,12 +266,13 @@ async function holderOf(
   networkd: boolean,
 ): Promise<Holder | null> {
   const profile = connections?.find(({ device }) => device === link.name)
-  if (profile !== undefined)
-    return { by: 'networkmanager', file: profile.file, uuid: profile.uuid, phase: profile.phase ?? '' }
   const text = networkd ? await reader.readText(linkFile(link.index)) : null
-  if (text === null) return null
-  const { phase, file } = parseLinkFile(text)
-  return file === null ? null : { by: 'networkd', file, uuid: null, phase }
+  const note = text === null ? null : parseLinkFile(text)
+  // What another has configured NetworkManager shows as a profile too, one that it has made up itself.
+  const isMadeUp = profile?.file.startsWith('/run/') && note?.file != null && note.phase !== 'unmanaged'
+  if (profile !== undefined && !isMadeUp)
+    return { by: 'networkmanager', file: profile.file, uuid: profile.uuid, phase: profile.phase ?? '' }
+  return note?.file == null ? null : { by: 'networkd', file: note.file, uuid: null, phase: note.phase }
 }
 
 /** What the metadata tell, asked only where the document needs it. */

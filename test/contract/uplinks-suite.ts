@@ -4,6 +4,8 @@ import type { Step } from '../../provisioning/resource.ts'
 import type { Backend } from '../../provisioning/uplinks/observe.ts'
 import { makeWorld } from './uplinks-world.ts'
 
+const cloudInit = '/etc/cloud/cloud.cfg.d/99-garrison-network.cfg'
+
 /** Runs the suite with one backend. */
 export async function suite(backend: Backend): Promise<void> {
   const {
@@ -29,6 +31,8 @@ export async function suite(backend: Backend): Promise<void> {
   } = await makeWorld(backend)
 
   t.test('a new interface by DHCP is safe, and then settled', async (t) => {
+    // As it is where cloud-init is installed.
+    box.write('/etc/cloud/cloud.cfg', '')
     declare({ eni: kept, lan: byMac })
     const { exit, stderr, answer } = await garrison('apply')
     t.equal(exit, 0, `${stderr} ${JSON.stringify(answer)}`)
@@ -46,6 +50,7 @@ export async function suite(backend: Backend): Promise<void> {
       t.equal(wayTo('169.254.169.254'), 'eth0', 'without an address there is no such route')
     }
     t.equal((await box.run(['/usr/bin/hostname'])).stdout, 'box\n')
+    t.match(box.read(cloudInit), /apply_full_imds_network_config: false/)
   })
 
   t.test('static, another MTU, and the default route on the LAN', async (t) => {
@@ -54,6 +59,7 @@ export async function suite(backend: Backend): Promise<void> {
     t.notMatch(addresses('eth1'), /192\.0\.2\.5/)
     t.match(host.ip('link', 'show', 'dev', 'eth1'), /mtu 1400/)
     t.equal(wayTo('203.0.113.7'), 'eth1')
+    t.match(box.read(cloudInit), /network: \{config: disabled\}/)
     t.equal(wayTo('169.254.169.254'), 'eth0')
     answersFromFar()
     t.match((await garrison('instance')).answer, { instance: { instanceId: 'i-0123456789abcdef0' } })
@@ -128,6 +134,22 @@ export async function suite(backend: Backend): Promise<void> {
     await until('the ENI as before', () => addresses('eth0').includes('10.0.1.10/24'))
     t.equal(wayTo('203.0.113.7'), 'eth0')
     t.notMatch(host.ip('rule'), '20000:')
+    t.equal(box.read(cloudInit), null)
+  })
+
+  t.test('where the other backend runs too, it leaves these interfaces alone', async (t) => {
+    const other = backend === 'networkd' ? 'NetworkManager.service' : 'systemd-networkd.service'
+    box.write('/etc/NetworkManager/conf.d/30-site.conf', '[main]\nno-auto-default=*\n')
+    await box.run(['/usr/bin/systemctl', 'start', other])
+    await settle({ eni, lan: lanFixed })
+    const argv =
+      backend === 'networkd'
+        ? ['/usr/bin/nmcli', '--terse', '--fields', 'DEVICE,STATE', 'device']
+        : ['/usr/bin/networkctl', '--no-pager', '--no-legend', 'list', 'eth1']
+    t.match((await box.run(argv)).stdout, /eth1\b.*(unmanaged|externally)/)
+    t.match(addresses('eth1'), '192.0.2.10/24')
+    answersFromFar()
+    await box.run(['/usr/bin/systemctl', 'stop', other])
   })
 
   t.test('of what others have written nothing was touched', async (t) => {
