@@ -77,7 +77,7 @@ const testsIn = (folder: string): readonly string[] => globSync(`${folder}/**/*.
 const wholeJob = 'test/lab/bare-host.test.ts'
 const otherScenarios = testsIn('test/lab').filter((file) => file !== wholeJob)
 /** Of the scenarios in the lab's emulated guests some, beside the whole job. */
-const drawnScenarios = full ? otherScenarios : sample(otherScenarios, 4)
+const drawnScenarios = full ? otherScenarios : sample(otherScenarios, 3)
 
 const stages: readonly Stage[] = [
   { name: 'types', argv: ['tsc', '--noEmit'] },
@@ -97,7 +97,7 @@ const stages: readonly Stage[] = [
         'test/rules',
         'agent/node-libvirt/test',
       ].flatMap(testsIn),
-      ['--jobs=3', '--timeout=900'],
+      ['--jobs=2', '--timeout=900'],
     ),
     tap: true,
   },

@@ -131,8 +131,8 @@ export async function makeWorld(backend: Backend) {
   }
   const settle = async (uplinks: Document) => {
     declare(uplinks)
-    const { exit, stderr } = await garrison('apply', '--allow', 'disruptive')
-    t.equal(exit, 0, `apply: ${stderr}`)
+    const { exit, stderr, answer } = await garrison('apply', '--allow', 'disruptive')
+    t.equal(exit, 0, `apply: ${stderr}${exit === 0 ? '' : JSON.stringify(answer)}`)
     const again = await garrison('plan')
     t.equal(again.exit, 0, `settled: ${JSON.stringify(again.answer)}`)
   }
