@@ -70,9 +70,13 @@ export class Discovery {
     try {
       const hosts = await ask(tag)
       this.problem = null
-      if (this.#closed) return
-      if (this.#take(hosts))
+      if (this.#closed || JSON.stringify(hosts) === this.#known) return
+      // What is tried is remembered already; a disk that does not take it keeps nobody from trying.
+      try {
         await folder.writeDiscovered(`${JSON.stringify({ tag, hosts } satisfies Kept)}\n`)
+      } finally {
+        this.#take(hosts)
+      }
     } catch (error) {
       const { code, message } = problemOf(error)
       // Told once for each way that it fails; what is remembered still holds.
@@ -85,11 +89,8 @@ export class Discovery {
     }
   }
 
-  /** Answers whether it is another than before. */
-  #take(hosts: Found): boolean {
-    const known = JSON.stringify(hosts)
-    if (known === this.#known) return false
-    this.#known = known
+  #take(hosts: Found): void {
+    this.#known = JSON.stringify(hosts)
     const { port, found } = this.#ground
     const addressesOf = (addresses: readonly string[]): readonly Address[] =>
       addresses
@@ -104,6 +105,5 @@ export class Discovery {
           .map(([host, addresses]) => [host, addressesOf(addresses)]),
       ),
     )
-    return true
   }
 }
