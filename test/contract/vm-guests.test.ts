@@ -1,7 +1,7 @@
 // The verbs about VMs against real guests of QEMU: a boot sector that sends back what its serial port gets, and disks of a pool.
 
 import { execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -544,65 +544,4 @@ t.test('a libvirt that does not answer', async (t) => {
   await until('libvirt', async () => (await garrison('read', 'vm', 'list')).exit === 0)
   t.equal((await vmOf('g2')).power, 'running', 'the guest has not noticed')
   await json('operate', 'vm', 'kill', 'g2')
-})
-
-/** How many processes of QEMU there are of a guest. */
-const processesOf = (name: string): number =>
-  readdirSync('/proc').filter((pid) => {
-    if (!/^\d+$/.test(pid)) return false
-    try {
-      return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`guest=${name},`)
-    } catch {
-      // It has ended since it was listed.
-      return false
-    }
-  }).length
-
-t.test('libvirtd killed again and again under a batch', async (t) => {
-  const names = Array.from({ length: 6 }, (_, index) => `k${index}`)
-  for (const name of names) await define(name)
-  const shaken = async (work: () => Promise<{ readonly lines: readonly { readonly event: string }[] }>) => {
-    let working = true
-    const shaking = (async () => {
-      for (let round = 0; working; round += 1) {
-        await sleep(300 + ((round * 397) % 700))
-        await libvirtd.signal('SIGKILL')
-        await libvirtd.start()
-        await sleep(1500)
-      }
-    })()
-    const { lines } = await work()
-    working = false
-    await shaking
-    await until('libvirt', async () => (await json('read', 'vm', 'list')).exit === 0)
-    return lines.at(-1)
-  }
-  for (const round of [1, 2]) {
-    const start = () => json('operate', 'vm', 'start', 'k*', '--paused', '--parallel', '2')
-    const kill = () => json('operate', 'vm', 'kill', 'k*', '--parallel', '2')
-    // What became of a VM may be unknown while libvirtd goes away under the batch; asked again in peace, all is known.
-    t.match(await shaken(start), { left: 0 })
-    t.match(
-      (await start()).lines.at(-1),
-      { failed: 0, unknown: 0, left: 0 },
-      `all are started, round ${round}`,
-    )
-    for (const name of names) {
-      t.equal((await vmOf(name)).power, 'paused', name)
-      t.equal(processesOf(name), 1, 'once')
-    }
-    t.match(await shaken(kill), { left: 0 })
-    t.match((await kill()).lines.at(-1), { failed: 0, unknown: 0, left: 0 }, `all are off, round ${round}`)
-    for (const name of names) {
-      t.equal((await vmOf(name)).power, 'off', name)
-      t.equal(processesOf(name), 0)
-    }
-  }
-  const { lines } = await json('read', 'journal')
-  const kinds = lines.map(({ entry }) => entry.kind)
-  t.equal(
-    kinds.filter((kind) => kind === 'step-started').length,
-    kinds.filter((kind) => kind === 'step-done' || kind === 'step-failed').length,
-    'of each change the outcome is written',
-  )
 })

@@ -16,7 +16,7 @@ import { serveParts } from './doors.ts'
 import { names, vmsWorld } from './vms-world.ts'
 
 const full = process.env.GARRISON_LAB_FULL === '1'
-const seconds = Number(process.env.GARRISON_KILL_SECONDS ?? (full ? 600 : 20))
+const seconds = Number(process.env.GARRISON_KILL_SECONDS ?? (full ? 600 : 40))
 const seed = Number(process.env.GARRISON_SEED ?? Math.floor(Date.now() / 86_400_000))
 t.setTimeout((seconds + 280) * 1000)
 
