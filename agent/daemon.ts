@@ -264,7 +264,7 @@ async function tellAlive(
   if (watchdogMs === null) return
   while (!signal.aborted) {
     // Three times within its patience: a host that is busy may be late for one.
-    await hostClock.sleep(watchdogMs / 3, signal).catch(() => undefined)
+    await hostClock.sleep(watchdogMs / 3, signal)
     if (!signal.aborted) await notifier.tell('WATCHDOG=1').catch(failed)
   }
 }

@@ -8,7 +8,7 @@ export interface Clock {
   epochMs(): number
   /** Milliseconds since some moment; it never goes back and nobody sets it. */
   steadyMs(): number
-  /** Waits. Rejects when the signal aborts. */
+  /** Waits until then, or until the signal aborts: whoever aborts wants the wait to end. */
   sleep(ms: number, signal: AbortSignal): Promise<void>
 }
 
@@ -16,5 +16,8 @@ export interface Clock {
 export const hostClock: Clock = {
   epochMs: Date.now,
   steadyMs: () => performance.now(),
-  sleep: (ms, signal) => sleep(ms, undefined, { signal }),
+  sleep: (ms, signal) =>
+    sleep(ms, undefined, { signal }).catch((error: unknown) => {
+      if (!signal.aborted) throw error
+    }),
 }

@@ -173,8 +173,7 @@ export class CloudWatch {
       const spanMs = (this.#settings?.everySeconds ?? 60) * 1000
       const tick = spool.timeline.tick()
       const nextTick = Math.floor((tick - this.#phaseMs) / spanMs + 1) * spanMs + this.#phaseMs
-      // Whoever aborts wants the wait to end.
-      await clock.sleep(nextTick - tick, signal).catch(() => undefined)
+      await clock.sleep(nextTick - tick, signal)
       if (signal.aborted) break
       await this.#refresh()
       const failures = Math.max(this.#metrics.standing.failures, this.#events.standing.failures)

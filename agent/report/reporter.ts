@@ -127,8 +127,7 @@ export class Reporter {
     const every = async (ms: number, work: () => void) => {
       while (!signal.aborted) {
         work()
-        // Whoever aborts wants the wait to end.
-        await clock.sleep(ms, signal).catch(() => undefined)
+        await clock.sleep(ms, signal)
       }
     }
     await Promise.race([

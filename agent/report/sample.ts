@@ -305,8 +305,7 @@ export class Sampler {
     while (!signal.aborted) {
       await work()
       const sinceMs = this.#clock.steadyMs() - beganMs
-      // Whoever aborts wants the wait to end.
-      await this.#clock.sleep(everyMs - (sinceMs % everyMs), signal).catch(() => undefined)
+      await this.#clock.sleep(everyMs - (sinceMs % everyMs), signal)
     }
   }
 

@@ -1,6 +1,5 @@
 // The verb `vm stats`: what VMs use, again and again.
 
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Context } from '../api/context.ts'
 import { bytes, duration, paint, paragraph, shorten, type Terminal } from '../api/terminal.ts'
 import { type Args, EXIT, type Exit } from '../api/verbs.ts'
@@ -28,10 +27,8 @@ export async function* run(context: Context<Connection>, args: Args<'vm stats'>)
   const { signal, reader, libvirtFolders } = context
   const { names, tag, every = '2s', once } = args
   const everyMs = once ? firstMs : Math.max(leastMs, durationMs(every, 'every', verb))
-  const pause = async (ms: number): Promise<void> => {
-    // A caller that leaves ends the wait.
-    await sleep(ms, undefined, { signal }).catch(() => undefined)
-  }
+  // A caller that leaves ends the wait.
+  const pause = (ms: number): Promise<void> => hostClock.sleep(ms, signal)
 
   const tags = new Map<string, Choosable['tags']>()
   const meant = async ({ listed, vms }: Sample): Promise<readonly VmSample[]> => {

@@ -16,7 +16,7 @@ import { connectOpen } from '../../agent/node-libvirt/index.ts'
 import { program } from '../../agent/node-libvirt/procedure.ts'
 import { answer, encode, FakeLibvirtd } from '../../agent/node-libvirt/test/fake-libvirtd.ts'
 import { type Codec, int } from '../../agent/node-libvirt/xdr.ts'
-import type { Clock } from '../../agent/report/clock.ts'
+import { type Clock, hostClock } from '../../agent/report/clock.ts'
 import { History } from '../../agent/report/history.ts'
 import { HostLooker } from '../../agent/report/host/look.ts'
 import { SlowLooker } from '../../agent/report/host/slow-look.ts'
@@ -58,7 +58,7 @@ function fastClock(): Clock {
   return {
     steadyMs,
     epochMs: () => Date.UTC(2026, 10, 20) + steadyMs(),
-    sleep: (ms, signal) => sleep(ms / faster, undefined, { signal }),
+    sleep: (ms, signal) => hostClock.sleep(ms / faster, signal),
   }
 }
 

@@ -4,6 +4,7 @@
 
 import { writeSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
+import { hostClock } from '../../agent/report/clock.ts'
 import { openTelling, point } from './telling.ts'
 
 const [, , folder = '', realText, beginText, speedText, mode] = process.argv
@@ -17,7 +18,7 @@ const { cloudwatch, spool } = await openTelling({
   clock: {
     epochMs: nowMs,
     steadyMs: upMs,
-    sleep: (ms, signal) => delay(ms / speed, undefined, { signal }),
+    sleep: (ms, signal) => hostClock.sleep(ms / speed, signal),
   },
 })
 writeSync(1, 'ready\n')

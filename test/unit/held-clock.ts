@@ -20,12 +20,12 @@ export function heldClock(beginMs = Date.UTC(2026, 10, 20, 12)): HeldClock {
     epochMs: () => steadyMs + offsetMs,
     steadyMs: () => steadyMs,
     sleep(ms, signal) {
-      const { promise, resolve, reject } = Promise.withResolvers<void>()
+      const { promise, resolve } = Promise.withResolvers<void>()
       const waiter = { dueMs: steadyMs + ms, wake: resolve }
       waiting.add(waiter)
       signal.addEventListener('abort', () => {
         waiting.delete(waiter)
-        reject(signal.reason)
+        resolve()
       })
       return promise
     },

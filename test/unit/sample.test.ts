@@ -21,14 +21,15 @@ class HeldClock implements Clock {
     return this.nowMs
   }
   sleep(ms: number, signal: AbortSignal): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>()
+    const { promise, resolve } = Promise.withResolvers<void>()
     const waiting = { untilMs: this.nowMs + ms, end: resolve }
     this.#waiting.add(waiting)
-    signal.addEventListener('abort', () => {
+    const end = () => {
       this.#waiting.delete(waiting)
-      reject(signal.reason)
-    })
-    if (signal.aborted) reject(signal.reason)
+      resolve()
+    }
+    signal.addEventListener('abort', end)
+    if (signal.aborted) end()
     return promise
   }
   async pass(ms: number): Promise<void> {

@@ -110,7 +110,6 @@ export class Filesystems {
         this.#askedMs.delete(mountpoint)
         answered.abort()
       })
-    // That it waits no more is what whoever aborts wants.
-    await Promise.race([asking, clock.sleep(deadlineMs, answered.signal).catch(() => undefined)])
+    await Promise.race([asking, clock.sleep(deadlineMs, answered.signal)])
   }
 }
