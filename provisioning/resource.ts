@@ -235,8 +235,11 @@ export interface Step {
   readonly claims?: readonly string[]
 }
 
-/** How much a finding matters: `high` stops rollouts, `warning` wants a look, `notice` is good to know. */
-export type Severity = 'notice' | 'warning' | 'high'
+/** How much a finding matters, gravest first: `high` stops rollouts, `warning` wants a look, `notice` is good to know. */
+export const SEVERITIES = ['high', 'warning', 'notice'] as const
+
+/** One of `SEVERITIES`. */
+export type Severity = (typeof SEVERITIES)[number]
 
 /** Something about the host that is not as healthy as it could be. `code` is dotted and stable. */
 export interface Finding {

@@ -4,10 +4,10 @@
 // - One question at a time, however long its answer takes.
 
 import { HostError, type ProblemReport } from '../../provisioning/problem.ts'
-import type { Finding, Risk, Standing } from '../../provisioning/resource.ts'
+import type { Blocked, Finding, Risk, Standing } from '../../provisioning/resource.ts'
 import type { Clock } from './clock.ts'
 
-/** One resource, as `garrison status --json` tells it. */
+/** One resource, as `garrison status` answers it. */
 export interface RootResource {
   readonly resource: string
   readonly declared: boolean
@@ -17,7 +17,7 @@ export interface RootResource {
     readonly key: string
     readonly summary: string
     readonly risk: Risk
-    readonly blocked?: { readonly code: string }
+    readonly blocked?: Blocked
   }[]
   readonly findings: readonly Finding[]
   readonly problem?: ProblemReport

@@ -15,7 +15,7 @@ import {
 import { type Args, EXIT, type Exit } from '../api/verbs.ts'
 import type { Report } from '../report/report.ts'
 import type { DaemonContext } from './daemon-context.ts'
-import { findingIndent, findingText, standingStyle } from './wording.ts'
+import { findingIndent, findingText, healthText, standingStyle } from './wording.ts'
 
 /** Tells the latest report, and with --watch each that differs from the one before; one that the caller is too slow for is left out. */
 export async function* run(
@@ -47,18 +47,8 @@ export async function* run(
   }
 }
 
-const healthStyle = { ok: 'good', notice: 'dim', unknown: 'warn', warning: 'warn', high: 'bad' } as const
 const textColumn = 13
 const clearScreen = '\u001b[H\u001b[2J'
-
-function healthText({ health, findings }: Report): string {
-  const counts = (['high', 'warning', 'notice'] as const).flatMap((severity) => {
-    const number = findings.filter((one) => one.severity === severity).length
-    if (number === 0) return []
-    return severity === 'high' ? `${number} high` : count(number, severity)
-  })
-  return counts.length === 0 ? health : counts.join(', ')
-}
 
 function rootText({ drift, ages }: Report, nowMs: number): string {
   const { atMs, problem } = ages.root
@@ -100,11 +90,11 @@ function useText({ metrics, host }: Report, nowMs: number): string {
 /** A report in words. */
 export function render(report: Report, terminal: Terminal): string {
   const { nowMs } = terminal
-  const { host, standing, health, hidden } = report
+  const { host, standing, health, findings, hidden } = report
   const head = [
     paint(terminal, 'strong', host.name),
     paint(terminal, standingStyle[standing], standing),
-    `health: ${paint(terminal, healthStyle[health], healthText(report))}`,
+    healthText(terminal, health, findings),
   ].join('    ')
   const causes = [...new Set(hidden.map(({ because }) => because))].join(', ')
   const text = [
@@ -112,7 +102,7 @@ export function render(report: Report, terminal: Terminal): string {
     paragraph('  host', useText(report, nowMs), textColumn),
     paragraph('  vms', vmsText(report, nowMs), textColumn),
     paragraph('  resources', rootText(report, nowMs), textColumn),
-    ...report.findings.map((finding) =>
+    ...findings.map((finding) =>
       withTail(findingText(terminal, finding), `since ${moment(finding.sinceMs)}`),
     ),
     ...(hidden.length === 0

@@ -1,53 +1,42 @@
 // The verb `status`: how the host stands, part by part.
 
 import { type ProblemReport, problemOf } from '../../provisioning/problem.ts'
-import {
-  type Assessment,
-  type Blocked,
-  type Finding,
-  type Risk,
-  type Severity,
-  type Standing,
-  stepKey,
-} from '../../provisioning/resource.ts'
+import { type Assessment, SEVERITIES, stepKey } from '../../provisioning/resource.ts'
 import type { Context } from '../api/context.ts'
-import { ago, count, paint, paragraph, type Terminal, withTail } from '../api/terminal.ts'
+import { ago, paint, paragraph, type Terminal, withTail } from '../api/terminal.ts'
 import { type Args, EXIT, type Exit } from '../api/verbs.ts'
-import { findingIndent, findingText, type Health, healthOf, standingOf, standingStyle } from './wording.ts'
+import type { RootResource, RootStatus } from '../report/root-view.ts'
+import {
+  findingIndent,
+  findingText,
+  type Health,
+  healthOf,
+  healthText,
+  standingOf,
+  standingStyle,
+} from './wording.ts'
 
-/** One resource in the answer. */
-interface Part {
-  readonly resource: string
-  readonly declared: boolean
-  readonly standing: Standing
-  readonly summary: string
-  readonly steps: readonly {
-    readonly key: string
-    readonly summary: string
-    readonly risk: Risk
-    readonly blocked?: Blocked
-  }[]
-  readonly findings: readonly Finding[]
-  readonly problem?: ProblemReport
-}
-
-/** The answer of `status`. */
-export interface Status {
+/** The answer of `status`, of which the daemon reads a part. */
+export interface Status extends RootStatus {
   readonly host: string
   readonly version: string
-  readonly atMs: number
   readonly ageMs: number
-  readonly standing: Standing
   readonly health: Health
   readonly applying:
     | { readonly who: string; readonly sinceMs: number }
     | { readonly problem: ProblemReport }
     | null
-  readonly document: ProblemReport | null
-  readonly resources: readonly Part[]
 }
 
-const partOf = ({ resource, declared, standing, summary, steps, findings, problem }: Assessment): Part => ({
+const partOf = ({
+  resource,
+  declared,
+  standing,
+  summary,
+  steps,
+  findings,
+  problem,
+}: Assessment): RootResource => ({
   resource,
   declared,
   standing,
@@ -84,26 +73,16 @@ export async function run(context: Context, { fresh }: Args<'status'>): Promise<
   }
 }
 
-const healthText = ({ resources, health }: Status): string => {
-  const findings = resources.flatMap((part) => part.findings)
-  const counts = (['high', 'warning', 'notice'] as const).flatMap((severity) => {
-    const number = findings.filter((finding) => finding.severity === severity).length
-    if (number === 0) return []
-    return severity === 'high' ? `${number} high` : count(number, severity)
-  })
-  return counts.length === 0 ? health : counts.join(', ')
-}
-
 const firstColumn = 13
 const secondColumn = 24
 
-function nextOf({ resource, standing, steps }: Part): string {
+function nextOf({ resource, standing, steps }: RootResource): string {
   if (standing === 'unknown') return `garrison why ${resource}`
   if (steps.length === 0) return ''
   return steps.some(({ blocked }) => blocked) ? 'blocked: garrison plan' : 'garrison plan'
 }
 
-function partText(terminal: Terminal, part: Part): string {
+function partText(terminal: Terminal, part: RootResource): string {
   const { resource, declared, standing, summary } = part
   const word =
     declared || standing === 'unknown'
@@ -115,18 +94,17 @@ function partText(terminal: Terminal, part: Part): string {
 }
 
 function headLine(result: Status, terminal: Terminal): string {
-  const { host, standing, resources, health, ageMs } = result
+  const { host, standing, resources, ageMs } = result
+  const findings = resources.flatMap((part) => part.findings)
   const anyAsked = resources.some(({ declared }) => declared)
   const word = standing === 'settled' && !anyAsked ? 'nothing asked' : standing
   const head = [
     paint(terminal, 'strong', host),
     paint(terminal, standingStyle[standing], word),
-    `health: ${paint(terminal, healthStyle[health], healthText(result))}`,
+    healthText(terminal, result.health, findings),
   ].join('    ')
   return withTail(head, `seen ${ago(ageMs)}`)
 }
-
-const healthStyle = { ok: 'good', notice: 'dim', unknown: 'warn', warning: 'warn', high: 'bad' } as const
 
 /** Parts that could not be read, those that want the same remedy together. */
 function unreadTexts({ resources }: Status, terminal: Terminal): readonly string[] {
@@ -153,7 +131,7 @@ export function render(result: Status, terminal: Terminal): string {
   const unknown = paint(terminal, 'bad', 'UNKNOWN')
   const findings = resources
     .flatMap((part) => part.findings)
-    .sort((a, b) => severities.indexOf(a.severity) - severities.indexOf(b.severity))
+    .sort((a, b) => SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity))
   const since = (sinceMs: number) => ago(terminal.nowMs - sinceMs)
   return [
     headLine(result, terminal),
@@ -174,8 +152,6 @@ export function render(result: Status, terminal: Terminal): string {
       : []),
   ].join('\n')
 }
-
-const severities: readonly Severity[] = ['high', 'warning', 'notice']
 
 /** 4 when a part could not be read, 2 when the host drifted or its document is broken, else 0. */
 export function exitOf({ standing, document }: Status): Exit {

@@ -1,17 +1,18 @@
 // How verbs put plans, findings and problems into words.
 
-import type {
-  Action,
-  Assessment,
-  Blocked,
-  Change,
-  Condition,
-  Finding,
-  Json,
-  Risk,
-  Severity,
-  Standing,
-  UndoAction,
+import {
+  type Action,
+  type Assessment,
+  type Blocked,
+  type Change,
+  type Condition,
+  type Finding,
+  type Json,
+  type Risk,
+  SEVERITIES,
+  type Severity,
+  type Standing,
+  type UndoAction,
 } from '../../provisioning/resource.ts'
 import { witnessText } from '../../provisioning/undo.ts'
 import { count, duration, paint, paragraph, type Style, type Terminal } from '../api/terminal.ts'
@@ -33,6 +34,23 @@ export function healthOf(assessments: readonly Pick<Assessment, 'standing' | 'fi
   if (found.includes('warning')) return 'warning'
   if (assessments.some(({ standing }) => standing === 'unknown')) return 'unknown'
   return found.includes('notice') ? 'notice' : 'ok'
+}
+
+const healthStyle = { ok: 'good', notice: 'dim', unknown: 'warn', warning: 'warn', high: 'bad' } as const
+
+/** A health in words: how many findings there are of each severity, or what it is without any. */
+export function healthText(
+  terminal: Terminal,
+  health: Health,
+  findings: readonly Pick<Finding, 'severity'>[],
+): string {
+  const counts = SEVERITIES.flatMap((severity) => {
+    const number = findings.filter((one) => one.severity === severity).length
+    if (number === 0) return []
+    return severity === 'high' ? `${number} high` : count(number, severity)
+  })
+  const text = counts.length === 0 ? health : counts.join(', ')
+  return `health: ${paint(terminal, healthStyle[health], text)}`
 }
 
 /** The worst standing: unknown hides more than drift, and settled is said only of everything. */

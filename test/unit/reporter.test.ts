@@ -40,7 +40,10 @@ const rootStatus = (atMs: number): RootStatus => ({
       summary: 'md/garrison raid5',
       steps: [
         { key: 'array.create', summary: 'make it', risk: 'safe' },
-        { key: 'array.grow', summary: 'grow it', risk: 'disruptive', blocked: { code: 'drive.busy' } },
+        {
+          ...{ key: 'array.grow', summary: 'grow it', risk: 'disruptive' },
+          blocked: { code: 'drive.busy', message: 'in use', remedy: 'wait' },
+        },
       ],
       findings: [
         {

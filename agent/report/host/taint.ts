@@ -1,6 +1,6 @@
 // What the kernel has to say against itself: /proc/sys/kernel/tainted (Documentation/admin-guide/tainted-kernels.rst).
 
-import type { Severity } from '../../../provisioning/resource.ts'
+import { SEVERITIES, type Severity } from '../../../provisioning/resource.ts'
 import { unexpected } from '../unexpected.ts'
 
 /**
@@ -20,9 +20,8 @@ const marks: readonly (readonly [bit: number, severity: Severity, text: string])
 export function parseTaint(text: string): readonly { readonly severity: Severity; readonly text: string }[] {
   const bits = /^\d+\n?$/.test(text) ? BigInt(text) : null
   if (bits === null) throw unexpected('/proc/sys/kernel/tainted', text)
-  const order: readonly Severity[] = ['high', 'warning', 'notice']
   return marks
     .filter(([bit]) => (bits >> BigInt(bit)) & 1n)
     .map(([, severity, said]) => ({ severity, text: said }))
-    .sort((a, b) => order.indexOf(a.severity) - order.indexOf(b.severity))
+    .sort((a, b) => SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity))
 }
