@@ -34,6 +34,24 @@ export const errnoOf = (error: unknown): string | undefined =>
     ? String(error.code)
     : undefined
 
+const absence: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ENOTDIR', 'ESRCH'])
+const denial: ReadonlySet<string | undefined> = new Set(['EACCES', 'EPERM'])
+
+/** Whether the error number's name of a failed call says that it may not be done. */
+export const isDenied = (errno: string | undefined): boolean => denial.has(errno)
+
+/** What a failed read means: null for absence; throws `host.denied` or `host.unreadable` for everything else. */
+export function absentOrThrow(path: string, cause: unknown): null {
+  const errno = errnoOf(cause)
+  if (absence.has(errno)) return null
+  if (errno === undefined) throw cause
+  throw new HostError(
+    denial.has(errno) ? 'host.denied' : 'host.unreadable',
+    `${path} could not be read (${errno})`,
+    { details: { path, errno }, cause },
+  )
+}
+
 /** A failed write as a HostError: `file.no-space`, `file.read-only`, `file.exists` or `file.unwritable`. */
 function fileError(doing: string, path: string, cause: unknown): HostError {
   if (cause instanceof HostError) return cause
@@ -448,6 +466,12 @@ export async function openDatabase(
     if (!(told instanceof HostError)) throw told
     return { database: begin(':memory:'), damagedPath: null, problem: told.report() }
   }
+}
+
+/** How many bytes of a database are in use: those that it holds free for later are none. */
+export function usedBytes(database: Database): number {
+  const number = (name: string) => Number(Object.values(database.prepare(`PRAGMA ${name}`).get() ?? {})[0])
+  return (number('page_count') - number('freelist_count')) * number('page_size')
 }
 
 const sqliteCodes: Readonly<Record<number, ProblemCode>> = { 8: 'file.read-only', 13: 'file.no-space' }

@@ -22,7 +22,7 @@ import type { Ec2Question, Ec2Reading, InstanceEvents, InstanceFacts } from '../
 import { HostError } from '../../provisioning/problem.ts'
 import type { FromEc2 } from './ec2.ts'
 import { type Argv, execute, lastLines } from './exec.ts'
-import { errnoOf } from './files.ts'
+import { absentOrThrow, errnoOf, isDenied } from './files.ts'
 import type { Imds } from './imds.ts'
 import { type ReadCalls, readDomains, readNetworks, readPools } from './libvirt-read.ts'
 import { onlyReads } from './queries.ts'
@@ -49,21 +49,6 @@ const edgeBytes = 16 * 2 ** 20
 const blockBytes = 4096
 const randomBlocks = 256
 const watchMs = 250
-
-const absence: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ENOTDIR', 'ESRCH'])
-const denial: ReadonlySet<string | undefined> = new Set(['EACCES', 'EPERM'])
-
-/** Null for absence; throws `host.denied` or `host.unreadable` for everything else. */
-function absentOrThrow(path: string, cause: unknown): null {
-  const errno = errnoOf(cause)
-  if (absence.has(errno)) return null
-  if (errno === undefined) throw cause
-  throw new HostError(
-    denial.has(errno) ? 'host.denied' : 'host.unreadable',
-    `${path} could not be read (${errno})`,
-    { details: { path, errno }, cause },
-  )
-}
 
 const orNull = async <T>(path: string, reading: Promise<T>): Promise<T | null> => {
   try {
@@ -226,7 +211,7 @@ export class LinuxHost implements HostReader {
       return await readlink(path)
     } catch (error) {
       // The kernel answers EACCES for a process that ended between the lookup of the path and this (proc_ns_readlink).
-      return denial.has(errnoOf(error)) && !existsSync(`/proc/${pid}`) ? null : absentOrThrow(path, error)
+      return isDenied(errnoOf(error)) && !existsSync(`/proc/${pid}`) ? null : absentOrThrow(path, error)
     }
   }
 

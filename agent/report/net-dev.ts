@@ -1,6 +1,6 @@
 // What the kernel counts for each network device: /proc/net/dev (proc(5)).
 
-import { HostError } from '../../provisioning/problem.ts'
+import { unexpected } from './unexpected.ts'
 
 /** What went through a device, seen from whoever it is told of. */
 export interface NicCounters {
@@ -14,15 +14,13 @@ export interface NicCounters {
   readonly sendDrops: number
 }
 
+const path = '/proc/net/dev'
+
 /** The columns that are read, by the titles in the second line. */
 const wanted = ['bytes', 'packets', 'errs', 'drop']
 
 /** Reads /proc/net/dev: the devices by name, seen from the host. */
 export function parseNetDev(text: string): ReadonlyMap<string, NicCounters> {
-  const unexpected = (line: string) =>
-    new HostError('host.unexpected-answer', `/proc/net/dev says what is not known there: ${line}`, {
-      details: { path: '/proc/net/dev' },
-    })
   const [, titles = '', ...lines] = text.trimEnd().split('\n')
   const [, receive = '', send = ''] = titles.split('|').map((part) => part.trim())
   const [receiveTitles, sendTitles] = [receive.split(/\s+/), send.split(/\s+/)]
@@ -33,7 +31,7 @@ export function parseNetDev(text: string): ReadonlyMap<string, NicCounters> {
       return at === -1 ? -1 : receiveTitles.length + at
     }),
   ]
-  if (places.includes(-1)) throw unexpected(titles)
+  if (places.includes(-1)) throw unexpected(path, titles)
   const devices = new Map<string, NicCounters>()
   for (const line of lines) {
     // The kernel lets no name have a colon.
@@ -43,7 +41,7 @@ export function parseNetDev(text: string): ReadonlyMap<string, NicCounters> {
       .trim()
       .split(/\s+/)
     const numbers = places.map((at) => Number(values[at] ?? Number.NaN))
-    if (colon === -1 || !numbers.every((number) => number >= 0)) throw unexpected(line)
+    if (colon === -1 || !numbers.every((number) => number >= 0)) throw unexpected(path, line)
     const [receivedBytes = 0, receivedPackets = 0, receiveErrors = 0, receiveDrops = 0] = numbers
     const [sentBytes = 0, sentPackets = 0, sendErrors = 0, sendDrops = 0] = numbers.slice(4)
     devices.set(line.slice(0, colon).trim(), {

@@ -1,11 +1,7 @@
 // Reads the kernel's files as they are made up: /proc, sysfs, and what libvirt leaves below /run.
 
 import { readFileSync } from 'node:fs'
-import { HostError } from '../../provisioning/problem.ts'
-import { errnoOf } from '../host/files.ts'
-
-const absence: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ENOTDIR', 'ESRCH'])
-const denial: ReadonlySet<string | undefined> = new Set(['EACCES', 'EPERM'])
+import { absentOrThrow } from '../host/files.ts'
 
 /**
  * Reads such a file at once: null when it is not there; throws `host.denied`, `host.unreadable`. For small files that do not
@@ -15,14 +11,7 @@ const denial: ReadonlySet<string | undefined> = new Set(['EACCES', 'EPERM'])
 export function readNow(path: string): string | null {
   try {
     return readFileSync(path, 'utf8')
-  } catch (cause) {
-    const errno = errnoOf(cause)
-    if (absence.has(errno)) return null
-    if (errno === undefined) throw cause
-    throw new HostError(
-      denial.has(errno) ? 'host.denied' : 'host.unreadable',
-      `${path} could not be read (${errno})`,
-      { details: { path, errno }, cause },
-    )
+  } catch (error) {
+    return absentOrThrow(path, error)
   }
 }

@@ -1,6 +1,7 @@
 // What the kernel counts for one process: /proc/PID/stat and io, and statm for the size of its pages (proc(5)).
 
 import { HostError } from '../../provisioning/problem.ts'
+import { unexpected } from './unexpected.ts'
 
 /** What a process has used up since it began; null where the kernel does not let us know. */
 export interface ProcessCounters {
@@ -31,11 +32,6 @@ export type ReadNow = (path: string) => string | null
 
 /** Milliseconds in a clock tick of what the kernel tells user space, on every architecture of today (USER_HZ is 100). */
 const tickMs = 10
-
-const unexpected = (path: string, text: string): HostError =>
-  new HostError('host.unexpected-answer', `${path} says what is not known there: ${text.slice(0, 200)}`, {
-    details: { path },
-  })
 
 const isCount = (number: number | undefined): number is number =>
   number !== undefined && number >= 0 && Number.isFinite(number)
