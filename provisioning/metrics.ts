@@ -267,3 +267,10 @@ export interface Datapoint {
   /** When it was so, epoch milliseconds. */
   readonly atMs: number
 }
+
+/** The part of the host that a value is of; undefined for the host as a whole. */
+export const partOf = ({ metric, dimensions }: Datapoint): string | undefined =>
+  dimensions[METRICS[metric].per]
+
+/** After so long without a new value what it was of is gone, in milliseconds: three times as long as it should take. */
+export const goneMs = (metric: MetricName): number => METRICS[metric].everySeconds * 3000

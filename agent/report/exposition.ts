@@ -1,6 +1,6 @@
 // What Prometheus scrapes (text exposition format 0.0.4), through prom-client, which is loaded at the first scrape.
 
-import { type Datapoint, METRICS, type MetricName, type Unit } from '../../provisioning/metrics.ts'
+import { type Datapoint, goneMs, METRICS, type MetricName, type Unit } from '../../provisioning/metrics.ts'
 import type { Report } from './report-schema.ts'
 
 /** A page of metrics. */
@@ -23,9 +23,6 @@ const told: Readonly<Record<Unit, { readonly suffix: string; readonly times: num
 /** What Prometheus calls a metric: `cpu.busy` is garrison_cpu_busy_ratio. */
 export const prometheusName = (metric: MetricName): string =>
   `garrison_${metric.replaceAll(/[.-]/g, '_')}${told[METRICS[metric].unit].suffix}`
-
-/** A value that has not come again for three times as long as it should is of something that is gone. */
-const goneAfter = 3
 
 /** Keeps the last value of each metric and part, and writes the page. */
 export class Exposition {
@@ -58,8 +55,8 @@ export class Exposition {
     const nowMs = this.#steadyMs()
     for (const [key, { point, tickMs }] of this.#values) {
       const { metric, value, dimensions } = point
-      const { everySeconds, meaning, unit } = METRICS[metric]
-      if (nowMs - tickMs > everySeconds * 1000 * goneAfter) this.#values.delete(key)
+      const { meaning, unit } = METRICS[metric]
+      if (nowMs - tickMs > goneMs(metric)) this.#values.delete(key)
       else set(prometheusName(metric), meaning, dimensions, value * told[unit].times)
     }
     set('garrison_build_info', 'The version of the agent.', { version }, 1)

@@ -549,3 +549,6 @@ export type FindingCode = keyof typeof FINDINGS
 /** What the table knows of a code; null for one of `garrison status`. */
 export const findingEntry = (code: string): FindingEntry | null =>
   Object.hasOwn(FINDINGS, code) ? FINDINGS[code as FindingCode] : null
+
+/** What a finding is about, by its code: `array` of `array.degraded`. */
+export const kindOf = (code: string): string => code.slice(0, code.indexOf('.'))

@@ -5,9 +5,9 @@
 // - The rows of the present are rewritten whole: a process that is killed loses at most the minute that had not ended.
 // - Failing to write never keeps the daemon from its work; it is told, and what could not be written is a gap.
 
-import { type Datapoint, METRICS, type MetricName } from '../../provisioning/metrics.ts'
+import { type Datapoint, type MetricName, partOf } from '../../provisioning/metrics.ts'
 import { HostError, type ProblemReport } from '../../provisioning/problem.ts'
-import { type Database, databaseError, openDatabase } from '../host/files.ts'
+import { type Database, databaseError, openDatabase, usedBytes } from '../host/files.ts'
 import type { StandingFinding } from './standing-findings.ts'
 
 /** One span of time. */
@@ -96,8 +96,6 @@ function tallyOf(bytes: Uint8Array, id: number): Tally | null {
     }
   return null
 }
-
-const partOf = ({ metric, dimensions }: Datapoint): string => dimensions[METRICS[metric].per] ?? ''
 
 /** A grain, and its span of now. */
 interface Present {
@@ -198,7 +196,7 @@ export class History {
   add(values: readonly Datapoint[]): void {
     this.#attempt('read', () => {
       for (const point of values) {
-        const id = this.#idOf(point.metric, partOf(point))
+        const id = this.#idOf(point.metric, partOf(point) ?? '')
         for (const { tallies } of this.#presents) {
           const tally = tallies.get(id)
           const { value } = point
@@ -346,7 +344,7 @@ export class History {
   #shrink(nowMs: number): void {
     for (const { table, everyMs, keptMs } of grains)
       this.#database.prepare(`DELETE FROM ${table} WHERE at < ?`).run(Math.floor((nowMs - keptMs) / everyMs))
-    while (this.#usedBytes() > this.#mostBytes) {
+    while (usedBytes(this.#database) > this.#mostBytes) {
       const largest = grains
         .map(({ table }) => ({
           table,
@@ -367,12 +365,6 @@ export class History {
       )
     }
     this.#database.exec('PRAGMA incremental_vacuum')
-  }
-
-  #usedBytes(): number {
-    const number = (name: string) =>
-      Number(Object.values(this.#database.prepare(`PRAGMA ${name}`).get() ?? {})[0])
-    return (number('page_count') - number('freelist_count')) * number('page_size')
   }
 
   #attempt(doing: 'read' | 'write', work: () => void): void {

@@ -1,12 +1,12 @@
 // Judges what was seen: says what is so now and is not as healthy as it could be. Pure but for what it must remember.
 
 import { formatBytes } from '../../provisioning/block/bytes.ts'
-import { type Datapoint, METRICS } from '../../provisioning/metrics.ts'
+import { type Datapoint, goneMs, partOf } from '../../provisioning/metrics.ts'
 import type { ProblemReport } from '../../provisioning/problem.ts'
-import type { Severity } from '../../provisioning/resource.ts'
+import { SEVERITIES, type Severity } from '../../provisioning/resource.ts'
 import { amount } from './amounts.ts'
 import type { Round } from './datapoints.ts'
-import { FINDINGS, type FindingCode, findingEntry, type Level } from './findings.ts'
+import { FINDINGS, type FindingCode, findingEntry, kindOf, type Level } from './findings.ts'
 import type { Filesystem } from './host/filesystems.ts'
 import { noticed } from './notices.ts'
 import type { RootView } from './root-view.ts'
@@ -35,18 +35,14 @@ const judgedHere: ReadonlySet<string> = new Set([
   'root.inodes',
 ])
 
-const severities: readonly Severity[] = ['high', 'warning', 'notice']
 const steppedMs = 2000
 const silentMs = 30_000
 const day = 86_400_000
-/** A value that has not come again for three times as long as it should is of something that is gone. */
-const goneAfter = 3
 
 const levels = Object.entries(FINDINGS).flatMap(([code, entry]) =>
   'level' in entry ? [[code as FindingCode, entry.level as Level] as const] : [],
 )
-
-const subjectOf = ({ metric, dimensions }: Datapoint): string | undefined => dimensions[METRICS[metric].per]
+const levelled: ReadonlySet<string> = new Set(levels.map(([, { metric }]) => metric))
 
 /** The parts of the host, and which metrics and findings each is the source of. */
 function partsOf({ host, slow, notices }: Round): readonly {
@@ -96,8 +92,6 @@ function partsOf({ host, slow, notices }: Round): readonly {
     { name: 'instance metadata', part: notices, metrics: nothing, findings: /^ec2\./ },
   ]
 }
-
-const kindOf = (code: string): string => code.slice(0, code.indexOf('.'))
 
 /** Whether a device is a drive or a partition of it: `sda2` of `sda`, `nvme1n1p2` of `nvme1n1`, but `nvme1n10` is not. */
 const isPartOf = (device: string, drive: string): boolean =>
@@ -208,23 +202,23 @@ export class Judge {
     { values, isSo }: Beside,
     isBlindTo: (metric: string) => boolean,
   ): readonly Condition[] {
-    for (const value of values) this.#last.set(`${value.metric}\0${subjectOf(value) ?? ''}`, value)
+    for (const value of values)
+      if (levelled.has(value.metric)) this.#last.set(`${value.metric}\0${partOf(value) ?? ''}`, value)
     for (const [key, { metric, atMs }] of this.#last) {
-      const goneMs = METRICS[metric].everySeconds * 1000 * goneAfter
       // By the time that is told, for a value has no other: one set back keeps a value for longer, which does no harm.
-      if (!isBlindTo(metric) && host.atMs - atMs > goneMs) this.#last.delete(key)
+      if (!isBlindTo(metric) && host.atMs - atMs > goneMs(metric)) this.#last.delete(key)
     }
     return levels.flatMap(([code, level]) =>
       [...this.#last.values()]
         .filter(({ metric }) => metric === level.metric)
         .flatMap((point): readonly Condition[] => {
-          const subject = subjectOf(point)
+          const subject = partOf(point)
           const { unit, value } = point
           const severity =
-            severities.find((one) => value > (level.above[one] ?? Number.POSITIVE_INFINITY)) ??
+            SEVERITIES.find((one) => value > (level.above[one] ?? Number.POSITIVE_INFINITY)) ??
             // Between the two it goes on being what it was at least.
             (value > level.until && isSo(code, subject)
-              ? severities.findLast((one) => level.above[one] !== undefined)
+              ? SEVERITIES.findLast((one) => level.above[one] !== undefined)
               : undefined)
           if (severity === undefined) return []
           const text = level.says(amount(unit, value))

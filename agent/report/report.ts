@@ -1,6 +1,6 @@
 // Makes reports: one snapshot of the host with a generation number, from everything that is known. Its shape is in report-schema.ts.
 
-import { type Datapoint, METRICS } from '../../provisioning/metrics.ts'
+import { type Datapoint, partOf } from '../../provisioning/metrics.ts'
 import type { Severity, Standing } from '../../provisioning/resource.ts'
 import { type Round, useOf } from './datapoints.ts'
 import type { Inventory, Report } from './report-schema.ts'
@@ -27,9 +27,6 @@ export interface Known {
 /** Three digits: what comes after them changes with each look and tells nobody anything. */
 const rounded = (value: number): number => Number(value.toPrecision(3))
 const roundedOrNull = (value: number | null): number | null => (value === null ? null : rounded(value))
-
-/** The part of the host that a value is of; undefined for the host as a whole. */
-const partOf = ({ metric, dimensions }: Datapoint): string | undefined => dimensions[METRICS[metric].per]
 
 /** The name of a value in a report: `cpu.busy`, `drive.read DRIVE`. */
 export function valueName(point: Datapoint): string {

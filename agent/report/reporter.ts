@@ -5,7 +5,7 @@
 //   last is used, with its age.
 // - Who listens is told in the order of what happened, and cannot hold up the round.
 
-import { type Datapoint, METRICS, type MetricName } from '../../provisioning/metrics.ts'
+import { type Datapoint, goneMs, METRICS, type MetricName } from '../../provisioning/metrics.ts'
 import { HostError, problemOf } from '../../provisioning/problem.ts'
 import type { Clock } from './clock.ts'
 import { datapointsOf, type Round, reportValues } from './datapoints.ts'
@@ -256,7 +256,7 @@ export class Reporter {
       if (METRICS[point.metric].per !== 'vm') this.#values.set(valueName(point), point)
     const nowMs = this.#options.clock.epochMs()
     for (const [name, { metric, atMs }] of this.#values)
-      if (nowMs - atMs > METRICS[metric].everySeconds * 3000) this.#values.delete(name)
+      if (nowMs - atMs > goneMs(metric)) this.#values.delete(name)
   }
 
   #trend({ slow }: Round): void {

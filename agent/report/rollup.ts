@@ -1,6 +1,6 @@
 // Which series a value belongs to: that of the host, into which all its parts are rolled up, and that of its part where that is wanted.
 
-import { type Datapoint, METRICS, type MetricName, type Scope } from '../../provisioning/metrics.ts'
+import { type Datapoint, METRICS, type MetricName, partOf, type Scope } from '../../provisioning/metrics.ts'
 
 /** What is wanted. */
 export interface Wanted {
@@ -39,11 +39,12 @@ export class Rollup {
   }
 
   /** The keys of the series that a value goes to; none when nobody wants it. */
-  keysOf({ metric, dimensions }: Datapoint): readonly string[] {
+  keysOf(point: Datapoint): readonly string[] {
+    const { metric } = point
     const keys: string[] = []
     if (this.#host.has(metric)) keys.push(seriesKey({ metric, part: null }))
     const { per } = METRICS[metric]
-    const name = dimensions[per]
+    const name = partOf(point)
     if (per !== 'host' && name !== undefined && this.#parts.has(metric))
       keys.push(seriesKey({ metric, part: { scope: per, name } }))
     return keys

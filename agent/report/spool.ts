@@ -7,7 +7,7 @@
 
 import { randomUUID } from 'node:crypto'
 import { HostError, type ProblemReport, problemOf } from '../../provisioning/problem.ts'
-import { type Database, databaseError, openDatabase } from '../host/files.ts'
+import { type Database, databaseError, openDatabase, usedBytes } from '../host/files.ts'
 import { Timeline, type Uptime } from './timeline.ts'
 
 /** A row that waits, with the true time that it is told with (epoch milliseconds). */
@@ -385,9 +385,7 @@ export class Spool {
 
   /** How much the disk holds that is in use. */
   usedBytes(): number {
-    const number = (name: string) =>
-      Number(Object.values(this.#database.prepare(`PRAGMA ${name}`).get() ?? {})[0])
-    return (number('page_count') - number('freelist_count')) * number('page_size')
+    return usedBytes(this.#database)
   }
 
   /** How many rows of a queue wait, in doubt ones among them, how many those are, and since when the oldest (true time). */

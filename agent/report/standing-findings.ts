@@ -4,8 +4,8 @@
 // - What could not be looked at stays as it was: not seeing a fault never ends it.
 // - Times to appear and to clear are measured on a clock that nobody sets; `sinceMs` is told by the one that people read.
 
-import type { Finding, Severity } from '../../provisioning/resource.ts'
-import { findingEntry } from './findings.ts'
+import { type Finding, SEVERITIES } from '../../provisioning/resource.ts'
+import { findingEntry, kindOf } from './findings.ts'
 
 /**
  * Something that is so now, whether or not it is said already. Without a remedy it has that of the table. `on` names what its
@@ -49,16 +49,12 @@ interface Tracked {
 const keyOf = ({ code, subject }: { readonly code: string; readonly subject?: string | undefined }): string =>
   `${code}\0${subject ?? ''}`
 
-const kindOf = (code: string): string => code.slice(0, code.indexOf('.'))
-
 /** Whether one may be the cause of another, going by what they are about. */
 function mayCause(cause: Condition, { code, subject, on }: Condition): boolean {
   if (cause.subject === undefined || subject === undefined || cause.subject === subject) return true
   // One filesystem that is full says nothing of another; an array that has failed may be under anything.
   return on === undefined ? kindOf(cause.code) !== kindOf(code) : on.includes(cause.subject)
 }
-
-const order: readonly Severity[] = ['high', 'warning', 'notice']
 
 /** Remembers what is so, and since when. */
 export class StandingFindings {
@@ -123,7 +119,7 @@ export class StandingFindings {
     }
     return {
       findings: findings.sort(
-        (a, b) => order.indexOf(a.severity) - order.indexOf(b.severity) || a.sinceMs - b.sinceMs,
+        (a, b) => SEVERITIES.indexOf(a.severity) - SEVERITIES.indexOf(b.severity) || a.sinceMs - b.sinceMs,
       ),
       hidden,
     }
