@@ -9,22 +9,22 @@ import { existsSync, readdirSync, statSync } from 'node:fs'
 import { chmod } from 'node:fs/promises'
 import { hostname, uptime } from 'node:os'
 import { join } from 'node:path'
-import { isSea } from 'node:sea'
 import { pino } from 'pino'
-import { HostError, type ProblemReport, problemOf } from '../provisioning/problem.ts'
+import { HostError, type ProblemCode, type ProblemReport, problemOf } from '../provisioning/problem.ts'
 import { checkedArgs, doorNeeded, unknownVerb, verbAt } from './api/arguments.ts'
 import { ask } from './api/client.ts'
 import { passedSockets } from './api/passed-sockets.ts'
 import { type Doorway, serve } from './api/server.ts'
-import { type Args, verbTable } from './api/verbs.ts'
+import { type Args, type VerbName, verbTable } from './api/verbs.ts'
 import { version } from './api/version.ts'
 import { Ec2 } from './host/ec2.ts'
 import type { TaggedAnswer, TaggedRequest } from './host/ec2-call.ts'
-import { execute, lastLines } from './host/exec.ts'
+import { type Argv, execute, lastLines } from './host/exec.ts'
 import { errnoOf } from './host/files.ts'
 import { Imds } from './host/imds.ts'
 import { LinuxHost } from './host/linux-host.ts'
 import { type Notifier, notifierOf } from './host/notify.ts'
+import { reportIn, self } from './host/unit.ts'
 import { connectOpenReadOnly } from './node-libvirt/index.ts'
 import { Fleet } from './peers/fleet.ts'
 import type { DoorFor } from './peers/relay.ts'
@@ -51,6 +51,7 @@ import { loadOfDaemon } from './verbs/index.ts'
 const beatMs = 10_000
 const inventoryDeadlineMs = 60_000
 const settingsDeadlineMs = 30_000
+const settingsAgainMs = 60_000
 const taggedDeadlineMs = 30_000
 
 /** What each socket of the daemon is good for: the one looks, the other also acts on other hosts. */
@@ -91,75 +92,75 @@ async function askRootSide(socketPath: string): Promise<RootStatus> {
   }
 }
 
-/** This executable with other arguments: from source it is Node with the file that it was given. */
-const thisExecutable = (...args: readonly string[]): readonly [string, ...string[]] => [
-  process.execPath,
-  ...(isSea() ? [] : process.argv.slice(1, 2)),
-  ...args,
-]
-
-/** What the host is made of, read in another process. */
-async function readInventory(): Promise<Inventory> {
-  const { ended, exit, stdout, stderr } = await execute(thisExecutable('inventory', '--json'), {
-    deadlineMs: inventoryDeadlineMs,
-    keep: 'all',
-  })
-  if (ended !== 'exited' || exit !== 0)
-    throw new HostError(
-      'host.unreadable',
-      `what the host is made of: ${lastLines(stderr || stdout, 1) || ended}`,
-    )
-  return JSON.parse(stdout).inventory
+/**
+ * What a verb of this executable tells in another process, so that what it takes to tell it is not taken here for long. Throws the
+ * problem that it told, or `otherwise` where it told none.
+ */
+async function askApart<T>(
+  verb: VerbName,
+  args: readonly string[],
+  { deadlineMs, otherwise }: { readonly deadlineMs: number; readonly otherwise: ProblemCode },
+): Promise<T> {
+  const argv: Argv = [...self, ...verb.split(' '), '--json', ...args]
+  const { ended, exit, stdout, stderr } = await execute(argv, { deadlineMs, keep: 'all' })
+  if (ended === 'exited' && exit === 0) return JSON.parse(stdout)
+  const report = reportIn(stdout)
+  if (report === null) throw new HostError(otherwise, `garrison ${verb}: ${lastLines(stderr, 1) || ended}`)
+  throw new HostError(report.code, report.message, { details: report.details ?? {} })
 }
 
-/** The addresses of the instances with a tag, asked of EC2 in another process. */
+/** What the host is made of. */
+async function readInventory(): Promise<Inventory> {
+  const { inventory } = await askApart<{ readonly inventory: Inventory }>('inventory', [], {
+    deadlineMs: inventoryDeadlineMs,
+    otherwise: 'host.unreadable',
+  })
+  return inventory
+}
+
+/** The addresses of the instances with a tag, asked of EC2. */
 async function readTagged(imds: Imds, tag: string): Promise<TaggedAnswer> {
   const instance = await imds.instance()
   if (instance === null) throw new HostError('ec2.no-instance', 'this host is no EC2 instance')
   const request: TaggedRequest = {
     ...{ kind: 'tagged', region: instance.region, tag, deadlineMs: taggedDeadlineMs },
   }
-  const argv = thisExecutable('ec2-call', '--json', '--', JSON.stringify(request))
-  const { ended, exit, stdout, stderr } = await execute(argv, {
-    deadlineMs: taggedDeadlineMs + 10_000,
-    keep: 'all',
-    tethered: true,
-  })
-  if (ended === 'exited' && exit === 0) return JSON.parse(stdout).answer
-  if (!stdout.startsWith('{'))
-    throw new HostError('ec2.unreachable', `garrison ec2-call: ${lastLines(stderr, 1) || ended}`)
-  const { code, message, details } = JSON.parse(stdout) as ProblemReport
-  throw new HostError(code, message, { details: details ?? {} })
+  const { answer } = await askApart<{ readonly answer: TaggedAnswer }>(
+    'ec2-call',
+    ['--', JSON.stringify(request)],
+    { deadlineMs: taggedDeadlineMs + 10_000, otherwise: 'ec2.unreachable' },
+  )
+  return answer
 }
 
-/** What the desired document says to the daemon, read in another process, and anew only when a file of it was written. */
+/**
+ * What the desired document says to the daemon: read anew only when a file of it, or who may read it, has changed; or a minute after it
+ * could not be read, for each try starts a process.
+ */
 function settingsOf(root: string): () => Promise<DaemonSettings> {
   const folder = join(root, 'etc/garrison')
-  let known: { readonly of: string; readonly settings: Promise<DaemonSettings> } | null = null
   const read = async (): Promise<DaemonSettings> => {
-    const { ended, exit, stdout, stderr } = await execute(
-      thisExecutable('daemon', 'settings', '--root', root, '--json'),
-      { deadlineMs: settingsDeadlineMs, keep: 'all', tethered: true },
+    const { settings } = await askApart<{ readonly settings: DaemonSettings }>(
+      'daemon settings',
+      ['--root', root],
+      { deadlineMs: settingsDeadlineMs, otherwise: 'host.unreadable' },
     )
-    if (ended !== 'exited' || exit !== 0)
-      throw new HostError(
-        'host.unreadable',
-        `what the desired document says to the daemon: ${lastLines(stderr || stdout, 1) || ended}`,
-      )
-    return JSON.parse(stdout).settings
+    return settings
   }
+  let known: { readonly of: string; readonly settings: Promise<DaemonSettings>; againMs: number } | null =
+    null
   return () => {
     const paths = [folder, join(folder, 'host.d'), join(folder, 'templates')].flatMap((one) => [
       one,
       ...(listNow(one) ?? []).map((name) => join(one, name)),
     ])
-    const of = JSON.stringify(paths.map((path) => [path, statSync(path, { throwIfNoEntry: false })?.mtimeMs]))
-    if (known?.of !== of) {
-      known = { of, settings: read() }
-      // What could not be read is read again the next time.
-      known.settings.catch(() => {
-        known = null
+    const of = JSON.stringify(paths.map((path) => [path, statSync(path, { throwIfNoEntry: false })?.ctimeMs]))
+    if (known?.of !== of || hostClock.steadyMs() >= known.againMs) {
+      const now = { of, settings: read(), againMs: Number.POSITIVE_INFINITY }
+      now.settings.catch(() => {
+        now.againMs = hostClock.steadyMs() + settingsAgainMs
       })
+      known = now
     }
     return known.settings
   }

@@ -119,6 +119,8 @@ export class Fleet {
   /** Why the host is not in its fleet, though it has keys. */
   #problem: HostError | null = null
   #settings: FleetDesired | null = null
+  /** Why the document could not be read the last time. */
+  #unread: string | null = null
   #watcher: FSWatcher | null = null
   #reloading: NodeJS.Timeout | null = null
   #retrying: NodeJS.Timeout | null = null
@@ -154,10 +156,15 @@ export class Fleet {
   /** What the document says; what it said before while it cannot be read. */
   async #read(): Promise<FleetDesired> {
     try {
-      return await this.#ground.settings()
+      const settings = await this.#ground.settings()
+      this.#unread = null
+      return settings
     } catch (error) {
       if (!(error instanceof HostError)) throw error
-      this.#ground.log.error({ err: error.report() }, 'what the document says of the fleet is not known')
+      // It is asked for every ten seconds, and said once.
+      if (error.message !== this.#unread)
+        this.#ground.log.error({ err: error.report() }, 'what the document says of the fleet is not known')
+      this.#unread = error.message
       return this.#settings ?? usualFleet
     }
   }
