@@ -48,6 +48,7 @@ export class Line<C extends Client> {
   readonly #deadlineMs: number
   readonly #what: string
   readonly #agents: readonly [HttpAgent, HttpsAgent]
+  readonly #closed = new AbortController()
   /** Whether anything of the request can have reached the other side. */
   #reached = false
   #serverMs: number | null = null
@@ -109,19 +110,21 @@ export class Line<C extends Client> {
     this.#serverMs = null
     this.#code = null
     this.client.config.systemClockOffset = nowMs - Date.now()
-    const abortSignal = AbortSignal.timeout(this.#deadlineMs)
+    const late = AbortSignal.timeout(this.#deadlineMs)
     try {
-      const value = await send(this.client, abortSignal)
+      const value = await send(this.client, AbortSignal.any([late, this.#closed.signal]))
       return { kind: 'answered', value, serverMs: this.#serverMs }
     } catch (error) {
       if (!(error instanceof Error)) throw error
-      return this.#meaning(error, abortSignal.aborted)
+      return this.#meaning(error, late.aborted)
     } finally {
       for (const agent of this.#agents) agent.destroy()
     }
   }
 
+  /** A request that is under way is given up: nobody can tell what became of it. */
   close(): void {
+    this.#closed.abort()
     this.client.destroy()
   }
 

@@ -105,6 +105,7 @@ export class CloudWatch {
   #settingsProblem: ProblemReport | null = null
   #regionProblem: ProblemReport | null = null
   #region: string | null = null
+  #regionOfHost: string | null = null
   #rollup: Rollup | null = null
   #doors: Doors | null = null
   #told: LastTold | null = null
@@ -168,6 +169,8 @@ export class CloudWatch {
   async run(signal: AbortSignal): Promise<void> {
     const { clock, spool } = this.#options
     let triedTick = Number.NEGATIVE_INFINITY
+    // What is under way is in doubt then, as after any other end, and asked after by who comes next.
+    signal.addEventListener('abort', () => this.#close())
     await this.#refresh()
     while (!signal.aborted) {
       const spanMs = (this.#settings?.everySeconds ?? 60) * 1000
@@ -260,7 +263,9 @@ export class CloudWatch {
       return
     }
     try {
-      this.#region = this.#settings.region ?? (await region()) ?? process.env.AWS_REGION ?? null
+      // That of an instance never changes, and each question to its metadata is a dozen requests.
+      if (this.#settings.region === undefined) this.#regionOfHost ??= await region()
+      this.#region = this.#settings.region ?? this.#regionOfHost ?? process.env.AWS_REGION ?? null
       this.#regionProblem =
         this.#region === null
           ? new HostError(

@@ -235,6 +235,48 @@ t.test('events arrive once and whole, in a group that is made', async (t) => {
   cloudwatch.close()
 })
 
+t.test('told to stop it waits for no answer, and the next one asks what became of it', async (t) => {
+  const time = sleptTime()
+  const front = await frontOf(t, time.trueMs)
+  const folder = t.testdir()
+  const open = () =>
+    openTelling({
+      ...{ folder, clock: time.clock, upMs: () => time.upMs, deadlineMs: minute, jitter: 0 },
+      settings: { metrics: ['cpu.busy'] },
+    })
+  const first = await open()
+  const taken = Promise.withResolvers<void>()
+  front.fault = () => 'slow-after'
+  front.onPut = (at) => {
+    if (at === 'performed') taken.resolve()
+  }
+  const stop = new AbortController()
+  const running = first.cloudwatch.run(stop.signal)
+  while (time.asleep === null) await delay(1)
+  first.cloudwatch.takeValues([point('cpu.busy', 7)])
+  time.upMs += minute
+  time.asleep.wake()
+  await taken.promise
+  const stoppedMs = performance.now()
+  stop.abort()
+  await running
+  t.ok(performance.now() - stoppedMs < deadlineMs, 'long before the front lets go')
+  t.equal(first.spool.waiting({ table: 'datums' }).doubtful, 1)
+  first.cloudwatch.close()
+
+  front.fault = () => null
+  time.asleep = null
+  const second = await open()
+  const again = new AbortController()
+  const runningAgain = second.cloudwatch.run(again.signal)
+  await time.pass(10 * minute, () => {})
+  t.equal(second.spool.waiting({ table: 'datums' }).rows, 0)
+  t.same([...front.arrived.values()], [{ count: 1, sum: 7, requests: 1 }])
+  again.abort()
+  await runningAgain
+  second.cloudwatch.close()
+})
+
 t.test('what stands in the way is told as a finding', async (t) => {
   const time = sleptTime()
   const front = await frontOf(t, time.trueMs)
