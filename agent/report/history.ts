@@ -119,7 +119,7 @@ export class History {
   readonly #path: string
   readonly #mostBytes: number
   readonly #openProblem: ProblemReport | null
-  /** The ids of the series of the present. */
+  /** The ids of series, until some are forgotten. */
   readonly #ids = new Map<string, number>()
   readonly #presents: readonly Present[] = grains.map((grain) => ({ grain, at: -1, tallies: new Map() }))
   #problem: ProblemReport | null = null
@@ -187,7 +187,6 @@ export class History {
         present.at = at
         present.tallies = new Map(unpacked(this.#row(present.grain.table, at)))
       }
-      this.#ids.clear()
       this.#shrink(nowMs)
     })
   }
@@ -338,6 +337,7 @@ export class History {
         )
         .run(mostSeries)
     })
+    this.#ids.clear()
   }
 
   /** Forgets what is too old, and more of the grain that takes most while all of it is too large. */
