@@ -163,6 +163,8 @@ export class Sampler {
   readonly #questions: Questions
   readonly #everyMs: { readonly look: number; readonly ask: number }
   readonly #vms = new Map<string, Known>()
+  /** In the order of their names; null when one has come, gone or got another name since. */
+  #ordered: readonly Known[] | null = null
   readonly #skipped: SkipList
   #hints = new Map<string, DomainRef>()
   #hintsAll = false
@@ -258,12 +260,12 @@ export class Sampler {
   /** What is known now. */
   sample(): Sample {
     const { look, ask } = this.#everyMs
-    const vms = [...this.#vms.values()].sort((a, b) => order.compare(a.name, b.name))
+    this.#ordered ??= [...this.#vms.values()].sort((a, b) => order.compare(a.name, b.name))
     return {
       atMs: this.#clock.epochMs(),
       listed: this.#listedMs === null ? null : this.#ageOf(this.#listedMs, ask),
       silence: this.#libvirtdSilence ?? this.#guestsSilence,
-      vms: vms.map((vm) => {
+      vms: this.#ordered.map((vm) => {
         const stuckTick = this.#skipped.since(vm.uuid)
         return {
           uuid: vm.uuid,
@@ -436,6 +438,7 @@ export class Sampler {
       const vm = this.#vms.get(uuid)
       if (vm === undefined || there.has(uuid) || vm.power.tickMs > tickMs) continue
       this.#vms.delete(uuid)
+      this.#ordered = null
       this.#skipped.remove(uuid)
     }
     for (const record of records) this.#takeOne(record, tickMs)
@@ -450,6 +453,7 @@ export class Sampler {
     if (vm.power.tickMs > tickMs) return
     if (id !== vm.id) this.#end(vm, value, tickMs)
     vm.id = id
+    if (vm.name !== name) this.#ordered = null
     vm.name = name
     vm.power = { value, tickMs }
     const devices = devicesOf(params)
@@ -475,6 +479,7 @@ export class Sampler {
       problem: null,
     }
     this.#vms.set(uuid, vm)
+    this.#ordered = null
     return vm
   }
 
