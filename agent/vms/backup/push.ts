@@ -20,8 +20,8 @@ const [firstPollMs, pollMs] = [20, 500]
  */
 type PushStanding = 'running' | 'succeeded' | 'none' | 'other' | 'unsaid'
 
-/** So long libvirt may be busy with a VM before nobody waits any more. */
-const unsaidMs = 5 * 60_000
+/** So long libvirt may be busy with a VM, or a job may copy nothing, before nobody waits any more. */
+const patienceMs = 5 * 60_000
 
 const sameFiles = (one: readonly string[], other: readonly string[]): boolean =>
   one.length === other.length && one.every((file) => other.includes(file))
@@ -70,7 +70,7 @@ export async function pushStanding(
   dom: DomainRef,
   files: readonly string[],
 ): Promise<Exclude<PushStanding, 'unsaid'>> {
-  for (const endMs = performance.now() + unsaidMs; ; await sleep(pollMs)) {
+  for (const endMs = performance.now() + patienceMs; ; await sleep(pollMs)) {
     const standing = await asked(to, (libvirt) => standingOf(libvirt, dom, files))
     if (standing !== 'unsaid') return standing
     if (performance.now() > endMs)
@@ -136,21 +136,32 @@ export async function abortPush(to: ToLibvirt, dom: DomainRef, files: readonly s
     ask: (libvirt) => libvirt.domainAbortJob({ dom }),
     holds: async (libvirt) => (await standingOf(libvirt, dom, files)) !== 'running',
   })
-  while ((await pushStanding(to, dom, files)) === 'running') await sleep(firstPollMs)
+  const endMs = performance.now() + patienceMs
+  for (; (await pushStanding(to, dom, files)) === 'running'; await sleep(firstPollMs))
+    if (performance.now() > endMs) throw stalled(dom)
 }
+
+/** libvirt 9 may miss the end of a job while it connects to QEMU again, and says ever after that it runs. */
+const stalled = ({ name }: DomainRef): HostError =>
+  new HostError(
+    'libvirt.unreachable',
+    `libvirt says that the copy of ${name} goes on, but nothing has been copied for ${patienceMs / 60_000} minutes`,
+    { details: { vm: name } },
+  )
 
 const number = (value: unknown): number =>
   typeof value === 'number' || typeof value === 'bigint' ? Number(value) : 0
 
 /**
- * Follows a job to its end, and tells how far it is. Throws `backup.copy-failed`, `job.cancelled` after it was ended, and
- * `job.interrupted`, when it goes on without anybody who follows it.
+ * Follows a job to its end, and tells how far it is. Throws `backup.copy-failed`, `job.cancelled` after it was ended,
+ * `job.interrupted`, when it goes on without anybody who follows it, and `libvirt.unreachable` when it stands still.
  */
 export async function followPush(
   { to, signal, tell }: Pick<Tools, 'to' | 'signal' | 'tell'>,
   dom: DomainRef,
   files: readonly string[],
 ): Promise<void> {
+  let moved = { doneBytes: -1, atMs: performance.now() }
   for (let waitMs = firstPollMs; ; waitMs = Math.min(2 * waitMs, pollMs)) {
     if (signal.aborted) {
       if (signal.reason === 'cancelled') await abortPush(to, dom, files)
@@ -161,6 +172,9 @@ export async function followPush(
     if (standing !== 'running') break
     const done = await progressOf(to, dom)
     if (done !== null) tell({ subject: dom.name, doing: 'copying', ...done })
+    const atMs = performance.now()
+    if (done !== null && done.doneBytes !== moved.doneBytes) moved = { doneBytes: done.doneBytes, atMs }
+    if (atMs > moved.atMs + patienceMs) throw stalled(dom)
     await sleep(waitMs)
   }
   throw new HostError('backup.copy-failed', `${dom.name}: ${await whyFailed(to, dom)}`, {
