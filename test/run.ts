@@ -77,7 +77,7 @@ const testsIn = (folder: string): readonly string[] => globSync(`${folder}/**/*.
 const wholeJob = 'test/lab/bare-host.test.ts'
 const otherScenarios = testsIn('test/lab').filter((file) => file !== wholeJob)
 /** Of the scenarios in the lab's emulated guests some, beside the whole job. */
-const drawnScenarios = full ? otherScenarios : sample(otherScenarios, 3)
+const drawnScenarios = full ? otherScenarios : sample(otherScenarios, 2)
 
 const stages: readonly Stage[] = [
   { name: 'types', argv: ['tsc', '--noEmit'] },
