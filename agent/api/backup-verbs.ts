@@ -78,7 +78,7 @@ export const backupVerbs = {
   },
   'vm restore': {
     brief: 'restore a VM from a backup',
-    help: 'A VM that libvirt no longer has comes back as it was; with --as another VM is made, with a UUID and MACs of its own; with --overwrite the disks of one that is off are replaced, once the new ones are whole. All that is needed is checked before anything is written. Cut short, the same command goes on. It does not start the VM.',
+    help: 'A VM that libvirt no longer has comes back as it was; with --as another VM is made, with a UUID, MACs and cloud-init seed of its own; with --overwrite the disks of one that is off are replaced, once the new ones are whole. All that is needed is checked before anything is written. Cut short, the same command goes on. It does not start the VM.',
     examples: [
       ['garrison vm restore web-1 --from /srv/backup', 'a VM that was lost, as it was last'],
       [
@@ -113,7 +113,7 @@ export const backupVerbs = {
       job: jobLine,
       begun: 'vm, place, at',
       progress: progressLine,
-      done: 'vm, uuid, backup (its id), atMs, disks (target, path), defined, resumed, durationMs',
+      done: 'vm, uuid, backup (its id), atMs, disks (target, path), seed (what became of the cloud-init seed of another VM, or null), defined, resumed, durationMs',
     },
     streams: true,
     job: true,

@@ -597,7 +597,7 @@ export const vmVerbs = {
   },
   'vm clone': {
     brief: 'make another VM like one that is off',
-    help: 'With copies of its disks, and a UUID and MACs of its own. What identifies the guest inside (machine-id, SSH host keys) is copied with its disks.',
+    help: 'With copies of its disks, and a UUID, MACs and cloud-init seed of its own; where the seed cannot be made anew, that is said. What identifies the guest inside (machine-id, SSH host keys) is copied with its disks, until cloud-init makes it anew. Cut short, the same command goes on.',
     examples: [
       ['garrison vm clone web-1 web-2', 'with its disks'],
       ['garrison vm clone web-1 web-test --json', 'for a script'],

@@ -7,15 +7,20 @@ import { clone } from '../vms/clone.ts'
 import { changeVms, type VmLine } from './vm-batch.ts'
 import { siteOf } from './vm-site.ts'
 
-/** Clones the VM. */
+/** Clones the VM. Throws `job.busy`, and what `changeVms` throws. */
 export async function* run(context: Context<Connection>, args: Args<'vm clone'>): AsyncGenerator<VmLine> {
   const site = await siteOf(context)
-  yield* changeVms(context, args, {
-    verb: 'vm clone',
-    risk: 'safe',
-    parallel: 1,
-    work: (hand, all) => clone(hand, args.name, all, site),
-  })
+  const held = await context.hold(`the disks of ${args.name}`)
+  try {
+    yield* changeVms(context, args, {
+      verb: 'vm clone',
+      risk: 'safe',
+      parallel: 1,
+      work: (hand, all) => clone(hand, args.name, all, site),
+    })
+  } finally {
+    await held.release()
+  }
 }
 
 export { exitOf, live, render } from './vm-batch.ts'

@@ -73,10 +73,11 @@ export async function* run(
 /** A line in words. */
 export function render(line: RestoreLine, terminal: Terminal): string | null {
   if (line.event !== 'done') return null
-  const { vm, backup, atMs, disks, defined, resumed, durationMs } = line
+  const { vm, backup, atMs, disks, seed, defined, resumed, durationMs } = line
   const parts = [
     `restored from ${backup}, made ${ago(terminal.nowMs - atMs)}`,
     ...disks.map(({ target, path }) => `${target} is ${path}`),
+    ...(seed === null ? [] : [seed]),
     ...(defined ? ['defined'] : []),
     ...(resumed ? ['what an earlier run had begun'] : []),
   ]

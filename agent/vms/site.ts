@@ -71,27 +71,35 @@ export interface OwnFolder {
   readonly owner: Owner
 }
 
-/** The folders of a VM's files that have a record of it. Throws `vm.owned-elsewhere`, `vm.owner-damaged`. */
-export async function ownFolders(vm: DefinedVm, { reader, host }: Site): Promise<readonly OwnFolder[]> {
-  const paths = (vm.model?.disks ?? []).flatMap(({ source }) => (source?.kind === 'file' ? source.at : []))
-  const folders = [...new Set(paths.map(folderOf))]
+/** Those of some folders that have a record of a VM. Throws `vm.owned-elsewhere`, `vm.owner-damaged`. */
+export async function ownedFolders(
+  name: string,
+  folders: readonly string[],
+  { reader, host }: Site,
+): Promise<readonly OwnFolder[]> {
   const records = Object.fromEntries(
-    await Promise.all(folders.map(async (one) => [one, await observeOwner(reader, one, vm.name)] as const)),
+    await Promise.all(folders.map(async (one) => [one, await observeOwner(reader, one, name)] as const)),
   )
   const ownership = ownershipOf(records, host)
   if (ownership.kind === 'damaged')
     throw new HostError(
       'vm.owner-damaged',
-      `the record of the owner of ${vm.name} in ${ownership.folder} cannot be read`,
-      { details: { vm: vm.name, folder: ownership.folder } },
+      `the record of the owner of ${name} in ${ownership.folder} cannot be read`,
+      { details: { vm: name, folder: ownership.folder } },
     )
   if (ownership.kind === 'elsewhere')
     throw new HostError(
       'vm.owned-elsewhere',
-      `${vm.name} belongs to ${ownership.owner.host}, says ${ownership.folder}`,
-      { details: { vm: vm.name, host: ownership.owner.host } },
+      `${name} belongs to ${ownership.owner.host}, says ${ownership.folder}`,
+      { details: { vm: name, host: ownership.owner.host } },
     )
   if (ownership.kind === 'unclaimed') return []
   const { owner } = ownership
   return folders.filter((one) => records[one] !== 'none').map((folder) => ({ folder, owner }))
+}
+
+/** The folders of a VM's files that have a record of it. Throws `vm.owned-elsewhere`, `vm.owner-damaged`. */
+export function ownFolders(vm: DefinedVm, site: Site): Promise<readonly OwnFolder[]> {
+  const paths = (vm.model?.disks ?? []).flatMap(({ source }) => (source?.kind === 'file' ? source.at : []))
+  return ownedFolders(vm.name, [...new Set(paths.map(folderOf))], site)
 }

@@ -1,7 +1,7 @@
 // The NoCloud seed of a VM: what a declaration may say for cloud-init, and the files that its guest reads at boot.
 
 import { createHash } from 'node:crypto'
-import { stringify } from 'yaml'
+import { parse, stringify, YAMLParseError } from 'yaml'
 import { z } from 'zod'
 import type { Action } from '../resource.ts'
 
@@ -88,9 +88,13 @@ export interface SeedNic {
   readonly gateways: readonly string[]
   readonly nameservers: readonly string[]
 }
+
+/** The files of a seed. */
+export const seedFiles = ['meta-data', 'user-data', 'network-config'] as const
+
 /** One file of a seed. */
 interface SeedFile {
-  readonly name: 'meta-data' | 'user-data' | 'network-config'
+  readonly name: (typeof seedFiles)[number]
   readonly text: string
 }
 
@@ -143,16 +147,20 @@ function networkOf({ network }: CloudInit, nics: Readonly<Record<string, SeedNic
 const userDataOf = ({ userData }: CloudInit): string =>
   typeof userData === 'string' ? userData : `#cloud-config\n${yamlText(userData ?? {})}`
 
+/** What an instance-id ends in: a digest of all else that the seed says. */
+const digestOf = (facts: unknown, user: string, network: string): string =>
+  createHash('sha256')
+    .update(JSON.stringify([facts, user, network]))
+    .digest('hex')
+    .slice(0, 16)
+
 /** The files that cloud-init (NoCloud) reads in the guest of that name. The same declaration always gives the same bytes. */
 export function seedOf(name: string, cloudInit: CloudInit, nics: Readonly<Record<string, SeedNic>>): Seed {
   const { hostname = name.replaceAll('_', '-'), sshKeys } = cloudInit
   const facts = { 'local-hostname': hostname, ...(sshKeys.length > 0 && { 'public-keys': sshKeys }) }
   const user = userDataOf(cloudInit)
   const network = yamlText(networkOf(cloudInit, nics))
-  const digest = createHash('sha256')
-    .update(JSON.stringify([facts, user, network]))
-    .digest('hex')
-  const instanceId = `${name}-${digest.slice(0, 16)}`
+  const instanceId = `${name}-${digestOf(facts, user, network)}`
   return {
     instanceId,
     files: [
@@ -160,6 +168,76 @@ export function seedOf(name: string, cloudInit: CloudInit, nics: Readonly<Record
       { name: 'user-data', text: user },
       { name: 'network-config', text: network },
     ],
+  }
+}
+
+/** The text of each file of a seed. */
+export type SeedTexts = Readonly<Record<SeedFile['name'], string>>
+
+type Said = Readonly<Record<string, unknown>>
+
+const mapOf = (value: unknown): Said =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Said) : {}
+
+function parsedMap(text: string): Said {
+  try {
+    return mapOf(parse(text))
+  } catch (error) {
+    if (error instanceof YAMLParseError) return {}
+    throw error
+  }
+}
+
+/** A seed for another VM, and whether what was said of its network beyond DHCP is left out of it. */
+export interface AnotherSeed {
+  readonly seed: Seed
+  readonly isNetworkLost: boolean
+}
+
+/**
+ * The seed of a VM that was copied, from that of the old one and the new MAC of each old one: with a name, a host name and an
+ * instance-id of its own. Its NICs ask DHCP, since addresses are those of the old one, and `network: none` stays so. Null when the
+ * seed is not as `seedOf` makes them: its instance-id is a digest of all else that it says.
+ */
+export function seedOfAnother(
+  name: string,
+  texts: SeedTexts,
+  macs: ReadonlyMap<string, string>,
+): AnotherSeed | null {
+  const { 'instance-id': instanceId, ...facts } = parsedMap(texts['meta-data'])
+  const digest = digestOf(facts, texts['user-data'], texts['network-config'])
+  if (typeof instanceId !== 'string' || !instanceId.endsWith(`-${digest}`)) return null
+  const { config, ethernets } = parsedMap(texts['network-config'])
+  const nicsBy = (macOf: (old: string) => string): Readonly<Record<string, SeedNic>> =>
+    Object.fromEntries(
+      Object.entries(mapOf(ethernets)).flatMap(([nic, said]): readonly [string, SeedNic][] => {
+        const { match, nameservers } = mapOf(said)
+        const old = String(mapOf(match).macaddress).toLowerCase()
+        const { addresses } = mapOf(nameservers)
+        const servers = Array.isArray(addresses) ? addresses.map(String) : []
+        return macs.has(old)
+          ? [[nic, { mac: macOf(old), addresses: [], gateways: [], nameservers: servers }]]
+          : []
+      }),
+    )
+  const cloudInit = {
+    sshKeys: (facts['public-keys'] ?? []) as string[],
+    userData: texts['user-data'],
+    network: config === 'disabled' ? 'none' : 'dhcp',
+  } as const
+  const asItWas = yamlText(
+    networkOf(
+      cloudInit,
+      nicsBy((old) => old),
+    ),
+  )
+  return {
+    seed: seedOf(
+      name,
+      cloudInit,
+      nicsBy((old) => macs.get(old) ?? old),
+    ),
+    isNetworkLost: asItWas !== texts['network-config'],
   }
 }
 
@@ -181,6 +259,22 @@ export const xorriso = (folder: string, image: string): [string, ...string[]] =>
 ]
 
 const minuteMs = 60_000
+
+/** Takes the files out of a seed (xorriso) into the folder `stage`; exits with 32 or 5 when it is none. */
+export const unpackActions = (image: string, stage: string): readonly Action[] => [
+  { kind: 'folder', path: stage, mode: 0o700 },
+  ...seedFiles.map((name): Action => ({ kind: 'remove', path: `${stage}/${name}` })),
+  {
+    kind: 'run',
+    argv: [
+      '/usr/bin/xorriso',
+      ...['-no_rc', '-osirrox', 'on', '-indev', image],
+      ...seedFiles.flatMap((name) => ['-extract', `/${name}`, `${stage}/${name}`]),
+    ],
+    deadlineMs: minuteMs,
+    exits: [0, 5, 32],
+  },
+]
 
 /**
  * What makes the seed at `path` and takes away the one before it: its files are laid out in the folder `stage`, which is made and

@@ -2,7 +2,7 @@
 
 import t from 'tap'
 import { chooseDisks, type Known, sinceWhen, whyWhole } from '../../agent/vms/backup/choice.ts'
-import { renewed, sourcesIn } from '../../agent/vms/backup/definition.ts'
+import { nicsIn, renewed, sourcesIn } from '../../agent/vms/backup/definition.ts'
 import {
   backupXml,
   checkpointXml,
@@ -280,7 +280,8 @@ t.test('a definition is renewed without losing what is not known', (t) => {
   })
   t.match(other, /<name>web &amp; 2<\/name><uuid>2<\/uuid><q:x/)
   t.match(sourcesIn(other), { vda: { kind: 'file', path: '/srv/<2>/root.qcow2' }, sda: { path: '/iso' } })
-  t.notMatch(other, /52:54|backingStore|web\.sock| id=|\/dev\/x/)
+  t.notMatch(other, /52:54:00:00:00:01|backingStore|web\.sock| id=|\/dev\/x/)
+  t.match(nicsIn(other), [{ mac: /^52:54:00(:[0-9a-f]{2}){3}$/ }])
   t.match(other, '<nvram>/v/2.fd</nvram>')
   const same = renewed(xml, { name: 'web', uuid: '1', sources: {}, firmware: null, isAnother: false })
   t.match(same, /52:54:00:00:00:01/)

@@ -11,9 +11,12 @@ import {
   type CloudInit,
   cloudInitSchema,
   type Seed,
+  type SeedNic,
+  type SeedTexts,
   seedActions,
   seedMark,
   seedOf,
+  seedOfAnother,
 } from '../../provisioning/vms/seed.ts'
 import { noCloud } from './no-cloud.ts'
 
@@ -89,6 +92,62 @@ const hostile = [
 t.test('what is needed is there', async (t) => {
   t.ok(existsSync('/usr/bin/xorriso'), 'apt-get install xorriso')
   t.ok(existsSync('/usr/lib/python3/dist-packages/yaml/__init__.py'), 'apt-get install python3-yaml')
+})
+
+t.test('a copy of a VM is told its own name and MACs, and takes no address of the old one', (t) => {
+  const textsOf = ({ files }: Seed) =>
+    Object.fromEntries(files.map(({ name, text }) => [name, text])) as SeedTexts
+  const macs = new Map([
+    [lan.mac, '52:54:00:aa:aa:aa'],
+    ['52:54:00:00:00:02', '52:54:00:bb:bb:bb'],
+  ])
+  const moved = (nics: Readonly<Record<string, SeedNic>>) =>
+    Object.fromEntries(
+      Object.entries(nics).map(([name, nic]) => [name, { ...nic, mac: macs.get(nic.mac) ?? nic.mac }]),
+    )
+  const servers = { back: { ...dhcp, mac: '52:54:00:00:00:02', nameservers: ['192.0.2.53'] } }
+  const said = cloudInit({ sshKeys: [key('ssh-ed25519')], userData: `#cloud-config\n${hostile.join('')}` })
+  const old = seedOf('web_1', said, { lan, ...servers })
+  t.same(
+    seedOfAnother('web_2', textsOf(old), macs),
+    { seed: seedOf('web_2', said, moved({ lan, ...servers })), isNetworkLost: false },
+    'as if it had been declared',
+  )
+  const fixed = { back: { ...servers.back, addresses: ['192.0.2.7/24'], gateways: ['192.0.2.1'] } }
+  const withHost = cloudInit({ hostname: 'db.example.com', userData: { a: 1 } })
+  t.same(seedOfAnother('web-2', textsOf(seedOf('web-1', withHost, { lan, ...fixed })), macs), {
+    seed: seedOf('web-2', cloudInit({ userData: { a: 1 } }), moved({ lan, ...servers })),
+    isNetworkLost: true,
+  })
+  const none = seedOf('web-1', cloudInit({ network: 'none' }), { lan })
+  t.same(seedOfAnother('web-2', textsOf(none), macs), {
+    seed: seedOf('web-2', cloudInit({ network: 'none' }), { lan }),
+    isNetworkLost: false,
+  })
+  const byHand = {
+    version: 2,
+    bonds: { b: { interfaces: ['a'] } },
+    ethernets: { a: { addresses: ['10.0.0.1/8'] } },
+  }
+  t.match(seedOfAnother('web-2', textsOf(seedOf('web-1', cloudInit({ network: byHand }), { lan })), macs), {
+    isNetworkLost: true,
+  })
+
+  const texts = textsOf(old)
+  for (const [file, text] of [
+    ['meta-data', 'instance-id: i-1\n'],
+    ['meta-data', '{'],
+    ['meta-data', ''],
+    ['meta-data', texts['meta-data'].replace('web-1', 'web-9')],
+    ['user-data', '#!/bin/sh\n'],
+    ['network-config', '{'],
+  ] as const)
+    t.equal(
+      seedOfAnother('web-2', { ...texts, [file]: text }, macs),
+      null,
+      `not one of ours: ${file} ${text}`,
+    )
+  t.end()
 })
 
 t.test('the guest is told its name, its keys and its network', async (t) => {

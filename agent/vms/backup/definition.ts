@@ -10,6 +10,8 @@ import {
   XmlError,
 } from '../../../provisioning/libvirt/xml.ts'
 import { HostError } from '../../../provisioning/problem.ts'
+import { type NicModel, nicElements, nicWriters, readNics } from '../../../provisioning/vms/nics.ts'
+import { anyMac } from '../mac.ts'
 
 /** What of a definition is another one. `sources`: the file of each disk by libvirt's name of it. */
 export interface Renewed {
@@ -65,7 +67,8 @@ export function renewed(xml: string, { name, uuid, sources, firmware, isAnother 
   else if (firmware !== null) setText(nvram, firmware)
   else nvram?.children.splice(0, nvram.children.length)
   if (isAnother) {
-    for (const nic of elementsOf(devices, 'interface')) drop(nic, 'mac')
+    // Given here, for the seed of cloud-init names them too.
+    for (const nic of nicElements(root)) nicWriters.mac(nic, anyMac())
     // Sockets and files that libvirt names after the VM.
     for (const kind of ['serial', 'console', 'channel'])
       for (const device of elementsOf(devices, kind))
@@ -73,6 +76,9 @@ export function renewed(xml: string, { name, uuid, sources, firmware, isAnother 
   }
   return printXml(root)
 }
+
+/** The NICs of a definition, in their order. */
+export const nicsIn = (xml: string): readonly NicModel[] => readNics(parseXml(xml).root)
 
 /** What a definition says of its disks: the file or device of each by libvirt's name of it, and in what format. */
 export function sourcesIn(

@@ -11,13 +11,16 @@ import { randomUUID } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { HostError } from '../../../provisioning/problem.ts'
+import { seedDisk } from '../../../provisioning/vms/names.ts'
 import { powerOf } from '../../../provisioning/vms/power.ts'
 import { convertDisk } from '../../../provisioning/vms/qemu-img.ts'
+import { seedActions, seedMark } from '../../../provisioning/vms/seed.ts'
 import { errnoOf, makeFolder, moveFile, removeFile, replaceFile } from '../../host/files.ts'
 import { type Domain, type DomainRef, VIR } from '../../node-libvirt/index.ts'
 import { asked, isRefusal, reach } from '../reach.ts'
+import { anotherSeed, macsOf, seedText } from '../seed.ts'
 import { checkpointsOf, forgetCheckpoint } from './checkpoints.ts'
-import { renewed, sourcesIn } from './definition.ts'
+import { nicsIn, renewed, sourcesIn } from './definition.ts'
 import { isAsMade } from './inventory.ts'
 import { type BackedDisk, type Backup, chainOf, type Manifest } from './manifest.ts'
 import { folderName, type Place, Store } from './place.ts'
@@ -48,6 +51,8 @@ export interface Restored {
   readonly backup: string
   readonly atMs: number
   readonly disks: readonly { readonly target: string; readonly path: string }[]
+  /** What became of the cloud-init seed of another VM, in words; null where there is none to be made anew. */
+  readonly seed: string | null
   readonly defined: boolean
   readonly resumed: boolean
 }
@@ -61,6 +66,8 @@ interface RestoredDisk {
   /** Where the disk goes that is in its place; null when there is none. */
   readonly old: string | null
   readonly isMade: boolean
+  /** Of the seed of another VM: what became of it. */
+  readonly seed?: string
 }
 
 /** What is written down of a restore that is under way. */
@@ -311,12 +318,30 @@ class Restore {
       await runTool(this.#tools, ['/usr/bin/sync', '--', made])
       if (!(await isSameDisk(this.#tools, from, { path: made, format })))
         throw damaged(made, 'is not what the backup holds')
+      const name = backup.disks.find((one) => one.target === target)?.name
+      const seed =
+        name === seedDisk && this.#asked.as !== null ? await this.#reseed(made, backup, record) : null
       record = await this.#write({
         ...record,
-        disks: record.disks.map((one) => (one.target === target ? { ...one, isMade: true } : one)),
+        disks: record.disks.map((one) =>
+          one.target === target ? { ...one, isMade: true, ...(seed !== null && { seed }) } : one,
+        ),
       })
     }
     return record
+  }
+
+  /** Makes the seed of another VM from the old one, in its place; what became of it. */
+  async #reseed(image: string, backup: Backup, { xml }: Record): Promise<string> {
+    const macs = macsOf(nicsIn(backup.xml), nicsIn(xml ?? ''))
+    const another = await anotherSeed(this.#tools, { image, stage: `${image}.old`, name: this.#name, macs })
+    if (another !== null) {
+      for (const action of seedActions(another.seed, image, `${image}.stage`))
+        await this.#tools.performer.perform(action)
+      // Only of a seed that a document declares it is written down beside it which one it is.
+      await removeFile(seedMark(image))
+    }
+    return seedText(another, this.#asked.vm)
   }
 
   /** Puts the disks in their places. What was done by an earlier run is done already. */
@@ -396,6 +421,7 @@ class Restore {
       backup: backup.id,
       atMs: backup.atMs,
       disks: record.disks.map(({ target, path }) => ({ target, path })),
+      seed: record.disks.find(({ seed }) => seed !== undefined)?.seed ?? null,
       defined: record.xml !== null,
       resumed: left !== null && isSame,
     })
