@@ -5,6 +5,7 @@ import { open, readdir, stat, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { JournalEntry, JournalWriter, UnfinishedStep } from '../../provisioning/host.ts'
+import { OneByOne } from '../../provisioning/one-by-one.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import { told } from '../../provisioning/told.ts'
 import { appendLine, errnoOf, makeFolder, removeFile } from '../host/files.ts'
@@ -179,7 +180,7 @@ const endedBefore = async (path: string, ms: number): Promise<boolean> =>
 export class Journal implements JournalWriter {
   readonly #folder: string
   readonly #limits: JournalLimits
-  #last: Promise<unknown> = Promise.resolve()
+  readonly #appends = new OneByOne()
 
   constructor(folder: string, limits: Partial<JournalLimits> = {}) {
     this.#folder = folder
@@ -188,10 +189,7 @@ export class Journal implements JournalWriter {
 
   /** Returns when the line is on the disk; throws `journal.unwritable`, and then no line was added. */
   append(entry: JournalEntry): Promise<void> {
-    const appended = this.#last.then(() => this.#append(entry))
-    // The next append waits for this one, however it ends; its caller is told by `appended`.
-    this.#last = appended.catch(() => undefined)
-    return appended
+    return this.#appends.do(() => this.#append(entry))
   }
 
   async #append(entry: JournalEntry): Promise<void> {

@@ -7,6 +7,7 @@
 import { type FSWatcher, watch } from 'node:fs'
 import type { ServerResponse } from 'node:http'
 import { networkInterfaces } from 'node:os'
+import { OneByOne } from '../../provisioning/one-by-one.ts'
 import { HostError, problemOf } from '../../provisioning/problem.ts'
 import { type Address, addressPattern, addressText, parseAddress } from './address.ts'
 import { dialMesh } from './dial.ts'
@@ -124,8 +125,8 @@ export class Fleet {
   #watcher: FSWatcher | null = null
   #reloading: NodeJS.Timeout | null = null
   #retrying: NodeJS.Timeout | null = null
-  /** What changes the membership goes one after the other. */
-  #last: Promise<void> = Promise.resolve()
+  /** What changes the membership. */
+  readonly #changes = new OneByOne()
   #latest: { readonly generation: number; readonly atMs: number; readonly report: object } | null = null
   #closed = false
 
@@ -170,10 +171,9 @@ export class Fleet {
   }
 
   #next(work: () => Promise<void>): Promise<void> {
-    const done = this.#last.then(() => (this.#closed ? undefined : work()))
-    // The next waits for this one, however it ends; its caller is told by `done`.
-    this.#last = done.catch(() => undefined)
-    return done
+    return this.#changes.do(async () => {
+      if (!this.#closed) await work()
+    })
   }
 
   async #begin(): Promise<void> {

@@ -1,6 +1,7 @@
 // How hosts come by their certificates: the issuer's side of joining and renewing, and what is asked of it.
 
 import { createHash, randomBytes, X509Certificate } from 'node:crypto'
+import { OneByOne } from '../../provisioning/one-by-one.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import {
   isIssuerFor,
@@ -107,7 +108,7 @@ export async function invite(
 export class Issuing {
   readonly #folder: FleetFolder
   readonly #epochMs: () => number
-  #last: Promise<unknown> = Promise.resolve()
+  readonly #answers = new OneByOne()
 
   constructor(folder: FleetFolder, epochMs: () => number) {
     this.#folder = folder
@@ -121,20 +122,13 @@ export class Issuing {
     )
   }
 
-  #alone<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#last.then(work)
-    // The next waits for this one, however it ends; its caller is told by `done`.
-    this.#last = done.catch(() => undefined)
-    return done
-  }
-
   /** Lets a host in. Throws `fleet.token-refused`, `fleet.name-taken`, `fleet.request-refused`, `fleet.no-issuer`. */
   join({
     secret,
     host,
     request,
   }: Joining): Promise<Issued & { readonly identity: Omit<Identity, 'expiresMs'> }> {
-    return this.#alone(async () => {
+    return this.#answers.do(async () => {
       const hash = secretHash(secret)
       const invitation = await this.#folder.readInvitation(hash)
       if (invitation === null || invitation.untilMs <= this.#epochMs())
@@ -161,7 +155,7 @@ export class Issuing {
 
   /** A new certificate for a host that has shown its present one. Throws `fleet.request-refused`, `fleet.no-issuer`. */
   renew({ fleet, host, role, enrolment }: Identity, request: string): Promise<Issued> {
-    return this.#alone(async () => {
+    return this.#answers.do(async () => {
       const issued = await this.#sign(request, { fleet, host, role, enrolment })
       // It may have been let in by another issuer, that is no more: this one can revoke it from now on.
       if ((await this.#folder.readEnrolment(host))?.enrolment !== enrolment)
