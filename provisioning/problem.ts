@@ -452,6 +452,12 @@ export const PROBLEMS = {
     remedy:
       'See garrison fleet status. To leave that fleet for good: revoke this host where it was let in, then move the folder named away.',
   },
+  'fleet.file-damaged': {
+    meaning:
+      'A file that Garrison keeps of its fleet does not hold what was written there: it was edited, or the drive has lost it. All else goes on without it.',
+    remedy:
+      'Remove the file named in the message, as root, and see garrison fleet status: the other hosts tell again where they are and whom they trust no more. Where this host lets others in, enrolled/HOST.json is needed only to revoke HOST, and lifetimes.json only for another lifetime than 90 days.',
+  },
   'fleet.name-refused': {
     meaning: 'The name is none that a host of a fleet can have.',
     remedy: 'Give it one with --name: up to 63 lower-case letters, digits, - and dots.',

@@ -2,7 +2,7 @@
 
 import { HostError, problemOf } from '../../provisioning/problem.ts'
 import { type Address, addressPattern, addressText } from './address.ts'
-import type { FleetFolder } from './folder.ts'
+import { type FleetFolder, wantDamaged } from './folder.ts'
 import { hostPattern } from './trust.ts'
 
 /** Addresses by the name of the host. */
@@ -26,12 +26,6 @@ const usualEveryMs = 10 * 60_000
 const mostHosts = 512
 const mostAddresses = 8
 
-/** What is kept: the answer, and the tag that it was to. */
-interface Kept {
-  readonly tag: string
-  readonly hosts: Found
-}
-
 /** Asks until it is closed. What it is told only says where to try: who is there its certificate says. */
 export class Discovery {
   readonly #ground: DiscoveryGround
@@ -40,6 +34,8 @@ export class Discovery {
   #closed = false
   /** Why the last question was not answered. */
   problem: string | null = null
+  /** What is wrong with what was remembered, until it is written anew. */
+  damaged: HostError | null = null
 
   constructor(ground: DiscoveryGround) {
     this.#ground = ground
@@ -48,9 +44,13 @@ export class Discovery {
   /** Takes what is remembered, and begins to ask. */
   async begin(): Promise<void> {
     const { folder, tag } = this.#ground
-    const text = await folder.readDiscovered()
-    const kept = text === null ? null : (JSON.parse(text) as Kept)
-    if (kept?.tag === tag) this.#take(kept.hosts)
+    try {
+      const kept = await folder.readDiscovered()
+      if (kept?.tag === tag) this.#take(kept.hosts)
+    } catch (error) {
+      this.damaged = wantDamaged(error)
+      this.#ground.log.error({ err: this.damaged.report() }, 'what was found before is lost')
+    }
     this.#next(0)
   }
 
@@ -73,7 +73,8 @@ export class Discovery {
       if (this.#closed || JSON.stringify(hosts) === this.#known) return
       // What is tried is remembered already; a disk that does not take it keeps nobody from trying.
       try {
-        await folder.writeDiscovered(`${JSON.stringify({ tag, hosts } satisfies Kept)}\n`)
+        await folder.writeDiscovered({ tag, hosts })
+        this.damaged = null
       } finally {
         this.#take(hosts)
       }

@@ -114,7 +114,7 @@ export async function joinFleet(
   const identity = identityIn(chain)
   // The one that is known so far; it tells of the others.
   const known = [{ host: issuer, addresses: token.addresses.map(addressText), seen: null }]
-  await folder.writeKnown(`${JSON.stringify(known)}\n`)
+  await folder.writeKnown(known)
   await folder.writeHostKey({ key, chain })
   await folder.writeAuthority(authorityPem)
   return identity

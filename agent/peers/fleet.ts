@@ -13,7 +13,7 @@ import { type Address, addressPattern, addressText, parseAddress } from './addre
 import { dialMesh } from './dial.ts'
 import { Discovery, type Found } from './discovery.ts'
 import { isDue, renewAt } from './enrol.ts'
-import { FleetFolder } from './folder.ts'
+import { FleetFolder, wantDamaged } from './folder.ts'
 import { Issuing, issuerUntilMs, type Joining, renewIssuer } from './issuing.ts'
 import { Keyring, readCredentials } from './keyring.ts'
 import { type HeldReport, type KnownHost, Mesh, type MeshEvent } from './mesh.ts'
@@ -107,9 +107,11 @@ export const ownAddresses = (
 
 /** Something that is wrong with the membership, for people to mend. */
 export interface FleetCondition {
-  readonly code: 'fleet.certificate' | 'fleet.issuer' | 'fleet.not-working'
+  readonly code: 'fleet.certificate' | 'fleet.file-damaged' | 'fleet.issuer' | 'fleet.not-working'
   readonly severity: 'notice' | 'warning' | 'high'
   readonly text: string
+  /** The file that it is about, where there can be several. */
+  readonly subject?: string
 }
 
 /** The fleet as the daemon has it: there from the start, and alive once the host has joined. */
@@ -186,6 +188,8 @@ export class Fleet {
       if (credentials === null) return
       const keyring = new Keyring(this.#folder, credentials, this.#ground.clock.epochMs)
       this.#member = await Member.begin(this.#ground, this.#settings ?? usualFleet, this.#folder, keyring)
+      // Whoever closed meanwhile found nobody to close.
+      if (this.#closed) await this.#member.close()
       if (this.#latest)
         this.#member.mesh.publish(this.#latest.generation, this.#latest.atMs, this.#latest.report)
     } catch (error) {
@@ -306,6 +310,10 @@ class Member {
   #renewProblem: string | null = null
   #issuerUntilMs: number | null = null
   #kept = ''
+  /** What is wrong with what was remembered of the others, until it is written anew. */
+  #damaged: HostError | null = null
+  #issuerDamaged: HostError | null = null
+  #authorityDamaged: HostError | null = null
 
   private constructor(ground: FleetGround, settings: FleetDesired, folder: FleetFolder, keyring: Keyring) {
     const { clock, log, pace = {} } = ground
@@ -348,11 +356,17 @@ class Member {
     keyring: Keyring,
   ): Promise<Member> {
     const member = new Member(ground, settings, folder, keyring)
-    await member.reload()
-    member.#portNumber = await member.#port.listen()
-    member.#list({})
-    await member.#recall()
-    await member.#discover()
+    try {
+      await member.reload()
+      member.#portNumber = await member.#port.listen()
+      member.#list({})
+      await member.#recall()
+      await member.#discover()
+    } catch (error) {
+      // It is tried again with another one.
+      await member.close()
+      throw error
+    }
     const { identity } = keyring.credentials
     ground.log.info(
       { fleet: identity.fleet, host: identity.host, role: identity.role, port: member.#portNumber },
@@ -450,7 +464,17 @@ class Member {
   /** The folder has changed: takes in what is new, and tells the others. */
   async reload(): Promise<void> {
     const { renewed, revoked } = await this.keyring.reload()
-    this.#issuerUntilMs = await issuerUntilMs(this.#folder)
+    for (const problem of this.keyring.problems)
+      this.#ground.log.error({ err: problem.report() }, 'a revocation does not count until a peer tells it')
+    try {
+      this.#issuerUntilMs = await issuerUntilMs(this.#folder)
+      this.#issuerDamaged = null
+      this.#authorityDamaged = null
+    } catch (error) {
+      this.#issuerUntilMs = null
+      this.#issuerDamaged = wantDamaged(error)
+      this.#ground.log.error({ err: this.#issuerDamaged.report() }, 'this host issues no certificates')
+    }
     if (renewed) {
       this.#renewProblem = null
       this.#port.renewed()
@@ -473,7 +497,12 @@ class Member {
 
   async #renew(): Promise<void> {
     const nowMs = this.#ground.clock.epochMs()
-    await renewIssuer(this.#folder, nowMs)
+    // A key of an authority that is damaged keeps no host from its own certificate.
+    const isWhole = this.#issuerUntilMs !== null && this.#authorityDamaged === null
+    if (isWhole)
+      await renewIssuer(this.#folder, nowMs).catch((error: unknown) => {
+        this.#authorityDamaged = wantDamaged(error)
+      })
     if (!isDue(this.keyring, nowMs)) return
     const self = this.keyring.credentials.identity.host
     // An issuer asks itself first, over its own port: there is one way.
@@ -514,7 +543,20 @@ class Member {
     const { identity, beganMs } = this.keyring.credentials
     const nowMs = this.#ground.clock.epochMs()
     const dateOf = (ms: number): string => new Date(ms).toISOString().slice(0, 10)
-    const conditions: FleetCondition[] = []
+    const damaged = [
+      ...[this.#damaged, this.#issuerDamaged, this.#authorityDamaged, this.#discovery?.damaged ?? null],
+      ...this.keyring.problems,
+    ]
+    const conditions: FleetCondition[] = damaged.flatMap((problem) =>
+      problem === null
+        ? []
+        : [
+            {
+              ...{ code: 'fleet.file-damaged' as const, severity: 'warning' as const },
+              ...{ subject: String(problem.details.path), text: problem.message },
+            },
+          ],
+    )
     // At half of its time it is renewed: at three quarters that has failed for weeks.
     const lateMs = identity.expiresMs - (identity.expiresMs - beganMs) / 4
     if (nowMs > lateMs) {
@@ -543,20 +585,21 @@ class Member {
     const text = JSON.stringify(known)
     if (text === '[]' || text === this.#kept) return
     this.#kept = text
-    await this.#folder.writeKnown(`${text}\n`)
+    await this.#folder.writeKnown(known)
+    this.#damaged = null
   }
 
   async #recall(): Promise<void> {
-    const text = await this.#folder.readKnown()
-    if (text === null) return
-    const known = JSON.parse(text) as readonly {
-      readonly host: string
-      readonly addresses: readonly string[]
-      readonly seen: KnownHost['seen']
-    }[]
-    this.mesh.recall(
-      known.map(({ host, addresses, seen }) => ({ host, addresses: addresses.map(parseAddress), seen })),
-    )
+    try {
+      const known = (await this.#folder.readKnown()) ?? []
+      this.mesh.recall(
+        known.map(({ host, addresses, seen }) => ({ host, addresses: addresses.map(parseAddress), seen })),
+      )
+    } catch (error) {
+      // The document, the tag and peers that dial this host tell of them again.
+      this.#damaged = wantDamaged(error)
+      this.#ground.log.error({ err: this.#damaged.report() }, 'what was known of the others is lost')
+    }
   }
 
   async close(): Promise<void> {

@@ -3,13 +3,17 @@
 // INVARIANTS
 // - A key and its certificate are one file, replaced whole: they always belong together.
 // - Invitations, enrolments and revocations are one file each, so that the command line and the daemon never write the same one.
+// - What is read is whole or `fleet.file-damaged`: files can be edited, and drives forget.
 
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { HostError } from '../../provisioning/problem.ts'
+import { type Check, isCount, isEither, isList, isNull, isShaped, isText } from '../../provisioning/shape.ts'
 import { createFile, errnoOf, makeFolder, removeFile, replaceFile } from '../host/files.ts'
+import { addressPattern, overPattern } from './address.ts'
 import type { Lifetimes, Signer } from './authority.ts'
-import type { Revocation, Role } from './trust.ts'
+import { hostPattern, isRevocation, type Revocation, ROLES, type Role } from './trust.ts'
 
 /** An invitation that is still open, by the hash of its secret. */
 export interface Invitation {
@@ -33,7 +37,43 @@ export interface HostKey {
   readonly chain: string
 }
 
+/** What was last known of another host. */
+export interface Remembered {
+  readonly host: string
+  readonly addresses: readonly string[]
+  readonly seen: { readonly atMs: number; readonly over: string } | null
+}
+
+/** Where the cloud last said that hosts are, by their names, and by which tag it was asked. */
+export interface Discovered {
+  readonly tag: string
+  readonly hosts: Readonly<Record<string, readonly string[]>>
+}
+
 const privately = 0o600
+const most = 4096
+
+const isHost = isText(hostPattern)
+const isRole: Check = (value) => (ROLES as readonly unknown[]).includes(value)
+const isInvitation = isShaped({ role: isRole, host: isEither(isNull, isHost), untilMs: isCount })
+const isEnrolment = isShaped({
+  host: isHost,
+  role: isRole,
+  enrolment: isText(/^[0-9a-f]{16}$/),
+  atMs: isCount,
+})
+const isLifetimes = isShaped({ authorityMs: isCount, issuerMs: isCount, hostMs: isCount })
+const isKnown = isList(
+  most,
+  isShaped({
+    host: isHost,
+    addresses: isList(most, isText(addressPattern)),
+    seen: isEither(isNull, isShaped({ atMs: isCount, over: isText(overPattern) })),
+  }),
+)
+const isHosts: Check = (value) =>
+  typeof value === 'object' && value !== null && Object.values(value).every(isList(most, isText(/^/)))
+const isDiscovered = isShaped({ tag: isText(/^/), hosts: isHosts })
 
 /** The parts of a PEM file: the private key, and the certificates in their order. */
 function partsOf(pem: string): { readonly key: string; readonly certificates: readonly string[] } {
@@ -52,6 +92,34 @@ async function readOrNull(path: string): Promise<string | null> {
     const code = errno === 'EACCES' ? 'fleet.denied' : 'host.unreadable'
     throw new HostError(code, `${path} could not be read (${errno})`, { details: { path, errno }, cause })
   }
+}
+
+const damaged = (path: string, cause?: unknown): HostError =>
+  new HostError('fleet.file-damaged', `${path} does not hold what Garrison wrote there`, {
+    details: { path },
+    cause,
+  })
+
+/** The JSON of a file, or null when it is not there. Throws `fleet.file-damaged` when it is not what Garrison wrote. */
+async function jsonOrNull<T>(path: string, isWhole: Check): Promise<T | null> {
+  const text = await readOrNull(path)
+  if (text === null) return null
+  const read = (): unknown => {
+    try {
+      return JSON.parse(text)
+    } catch (cause) {
+      throw damaged(path, cause)
+    }
+  }
+  const value = read()
+  if (!isWhole(value)) throw damaged(path)
+  return value as T
+}
+
+/** The error, if it says that a file is damaged. Throws any other. */
+export function wantDamaged(error: unknown): HostError {
+  if (error instanceof HostError && error.code === 'fleet.file-damaged') return error
+  throw error
 }
 
 /** The fleet folder of one host. Everything is read anew at each call: others write here too. */
@@ -83,8 +151,8 @@ export class FleetFolder {
   }
 
   /** The key of the authority with its certificate, where it is kept on this host or in another folder; else null. */
-  async readAuthorityKey(folder = this.path): Promise<Signer | null> {
-    return signerOf(await readOrNull(join(folder, 'authority.key')))
+  readAuthorityKey(folder = this.path): Promise<Signer | null> {
+    return signerOrNull(join(folder, 'authority.key'))
   }
 
   async writeAuthorityKey(authority: Signer, folder = this.path): Promise<void> {
@@ -96,8 +164,8 @@ export class FleetFolder {
   }
 
   /** The key of an issuer with its certificate; null where this host issues nothing. */
-  async readIssuer(): Promise<Signer | null> {
-    return signerOf(await readOrNull(this.#at('issuer.pem')))
+  readIssuer(): Promise<Signer | null> {
+    return signerOrNull(this.#at('issuer.pem'))
   }
 
   writeIssuer({ key, certificate }: Signer): Promise<void> {
@@ -133,9 +201,8 @@ export class FleetFolder {
   }
 
   /** How long the certificates are good for that are issued here. */
-  async readLifetimes(): Promise<Lifetimes | null> {
-    const text = await readOrNull(this.#at('lifetimes.json'))
-    return text === null ? null : JSON.parse(text)
+  readLifetimes(): Promise<Lifetimes | null> {
+    return jsonOrNull(this.#at('lifetimes.json'), isLifetimes)
   }
 
   writeLifetimes(lifetimes: Lifetimes): Promise<void> {
@@ -147,21 +214,23 @@ export class FleetFolder {
   }
 
   /** The invitation with this hash, or null. */
-  async readInvitation(hash: string): Promise<Invitation | null> {
-    const text = await readOrNull(this.#at('invited', `${hash}.json`))
-    return text === null ? null : JSON.parse(text)
+  readInvitation(hash: string): Promise<Invitation | null> {
+    return jsonOrNull(this.#at('invited', `${hash}.json`), isInvitation)
   }
 
   removeInvitation(hash: string): Promise<void> {
     return removeFile(this.#at('invited', `${hash}.json`))
   }
 
-  /** Removes the invitations that are past their time; answers how many are open. */
+  /** Removes the invitations that are past their time or damaged, and so open nothing; answers how many are open. */
   async sweepInvitations(nowMs: number): Promise<number> {
     let open = 0
     for (const name of await this.#namesIn('invited')) {
       const hash = name.slice(0, -'.json'.length)
-      const invitation = await this.readInvitation(hash)
+      const invitation = await this.readInvitation(hash).catch((error: unknown) => {
+        wantDamaged(error)
+        return null
+      })
       if (invitation !== null && invitation.untilMs > nowMs) open += 1
       else await this.removeInvitation(hash)
     }
@@ -173,9 +242,8 @@ export class FleetFolder {
     return replaceFile(this.#at('enrolled', `${enrolment.host}.json`), JSON.stringify(enrolment), privately)
   }
 
-  async readEnrolment(host: string): Promise<Enrolment | null> {
-    const text = await readOrNull(this.#at('enrolled', `${host}.json`))
-    return text === null ? null : JSON.parse(text)
+  readEnrolment(host: string): Promise<Enrolment | null> {
+    return jsonOrNull(this.#at('enrolled', `${host}.json`), isEnrolment)
   }
 
   removeEnrolment(host: string): Promise<void> {
@@ -190,17 +258,23 @@ export class FleetFolder {
     )
   }
 
-  /** Every revocation that somebody still needs to know; removes the others. */
-  async readRevocations(nowMs: number): Promise<readonly Revocation[]> {
+  /** Every revocation that somebody still needs to know, and what is wrong with those that cannot be read; removes what is over. */
+  async readRevocations(
+    nowMs: number,
+  ): Promise<{ readonly revocations: readonly Revocation[]; readonly problems: readonly HostError[] }> {
     const revocations: Revocation[] = []
-    for (const name of await this.#namesIn('revoked')) {
-      const text = await readOrNull(this.#at('revoked', name))
-      if (text === null) continue
-      const revocation: Revocation = JSON.parse(text)
-      if (revocation.untilMs > nowMs) revocations.push(revocation)
-      else await removeFile(this.#at('revoked', name))
-    }
-    return revocations
+    const problems: HostError[] = []
+    for (const name of await this.#namesIn('revoked'))
+      try {
+        const revocation = await jsonOrNull<Revocation>(this.#at('revoked', name), isRevocation)
+        if (revocation === null) continue
+        if (revocation.untilMs > nowMs) revocations.push(revocation)
+        else await removeFile(this.#at('revoked', name))
+      } catch (error) {
+        // One that is damaged takes no other along: peers tell it again.
+        problems.push(wantDamaged(error))
+      }
+    return { revocations, problems }
   }
 
   async #namesIn(folder: string): Promise<readonly string[]> {
@@ -214,29 +288,40 @@ export class FleetFolder {
     }
   }
 
-  /** What was last known of the other hosts, as JSON; null when nothing is. */
-  readKnown(): Promise<string | null> {
-    return readOrNull(this.#at('known.json'))
+  /** What was last known of the other hosts; null when nothing is. */
+  readKnown(): Promise<readonly Remembered[] | null> {
+    return jsonOrNull(this.#at('known.json'), isKnown)
   }
 
-  /** What the cloud last told of where the others are, as JSON; null when it never did. */
-  readDiscovered(): Promise<string | null> {
-    return readOrNull(this.#at('discovered.json'))
+  writeKnown(known: readonly Remembered[]): Promise<void> {
+    return replaceFile(this.#at('known.json'), `${JSON.stringify(known)}\n`, privately)
   }
 
-  writeDiscovered(text: string): Promise<void> {
-    return replaceFile(this.#at('discovered.json'), text, privately)
+  /** What the cloud last told of where the others are; null when it never did. */
+  readDiscovered(): Promise<Discovered | null> {
+    return jsonOrNull(this.#at('discovered.json'), isDiscovered)
   }
 
-  writeKnown(text: string): Promise<void> {
-    return replaceFile(this.#at('known.json'), text, privately)
+  writeDiscovered(discovered: Discovered): Promise<void> {
+    return replaceFile(this.#at('discovered.json'), `${JSON.stringify(discovered)}\n`, privately)
   }
 }
 
-function signerOf(pem: string | null): Signer | null {
+/** A key with its certificate, or null when the file is not there. Throws `fleet.file-damaged` when they do not belong together. */
+async function signerOrNull(path: string): Promise<Signer | null> {
+  const pem = await readOrNull(path)
   if (pem === null) return null
   const { key, certificates } = partsOf(pem)
-  return { key, certificate: certificates[0] ?? '' }
+  const [certificate = ''] = certificates
+  const belong = () => {
+    try {
+      return new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key))
+    } catch (cause) {
+      throw damaged(path, cause)
+    }
+  }
+  if (!belong()) throw damaged(path)
+  return { key, certificate }
 }
 
 /** As root: goes on as the owner of what is there, whose keys these are. Otherwise nothing. */

@@ -54,6 +54,8 @@ export class Keyring {
   #credentials: Credentials
   #revocations: readonly Revocation[] = []
   #revoked: ReadonlySet<string> = new Set()
+  /** Revocations that are on the disk and cannot be read. */
+  problems: readonly HostError[] = []
 
   constructor(folder: FleetFolder, credentials: Credentials, epochMs: () => number) {
     this.#folder = folder
@@ -71,11 +73,9 @@ export class Keyring {
     const renewed = credentials !== null && credentials.serial !== this.#credentials.serial
     if (renewed) this.#credentials = credentials
     const before = this.#revoked.size
-    this.#keep(
-      (await this.#folder.readRevocations(this.#epochMs())).filter((one) =>
-        isGenuine(one, this.#credentials.authority),
-      ),
-    )
+    const { revocations, problems } = await this.#folder.readRevocations(this.#epochMs())
+    this.problems = problems
+    this.#keep(revocations.filter((one) => isGenuine(one, this.#credentials.authority)))
     return { renewed, revoked: this.#revoked.size > before }
   }
 

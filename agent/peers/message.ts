@@ -1,9 +1,19 @@
 // What peers say to each other: JSON texts, each checked whole before anything of it is used. A message says whom it is about, and
 // nothing of the way that it came.
 
+import {
+  type Check,
+  isCount,
+  isEither,
+  isList,
+  isNull,
+  isShaped,
+  isText,
+  type Shape,
+} from '../../provisioning/shape.ts'
 import { addressPattern, overPattern } from './address.ts'
 import type { Change, Tree } from './delta.ts'
-import { hostPattern, type Revocation } from './trust.ts'
+import { hostPattern, isRevocation, type Revocation } from './trust.ts'
 
 /** The first message of each side. `have` is the newest report of the other side that is still held. */
 export interface Hello {
@@ -135,34 +145,6 @@ function checkText(text: string, most: number): void {
   if (!text.isWellFormed()) throw wrong('a lone surrogate')
 }
 
-type Check = (value: unknown) => boolean
-type Shape = Readonly<Record<string, Check>>
-
-const isCount: Check = (value) => Number.isSafeInteger(value) && (value as number) >= 0
-const isText =
-  (pattern: RegExp): Check =>
-  (value) =>
-    typeof value === 'string' && pattern.test(value)
-const isList =
-  (most: number, isOne: Check): Check =>
-  (value) =>
-    Array.isArray(value) && value.length <= most && value.every(isOne)
-const isShaped =
-  (shape: Shape): Check =>
-  (value) => {
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
-    const keys = Object.keys(value)
-    return (
-      keys.length === Object.keys(shape).length &&
-      keys.every((key) => Object.hasOwn(shape, key) && shape[key]?.((value as Record<string, unknown>)[key]))
-    )
-  }
-const isEither =
-  (...checks: readonly Check[]): Check =>
-  (value) =>
-    checks.some((check) => check(value))
-
-const isNull: Check = (value) => value === null
 const isTree: Check = () => true
 const isHost = isText(hostPattern)
 const isIncarnation = isText(/^[0-9a-f]{16}$/)
@@ -212,17 +194,7 @@ const shapes: Readonly<Record<Message['kind'], Check>> = {
   asking: isShaped({ ...kind('asking'), hosts: isList(mostHosts, isHost) }),
   revoked: isShaped({
     ...kind('revoked'),
-    entries: isList(
-      mostRevocations,
-      isShaped({
-        host: isHost,
-        enrolment: isIncarnation,
-        atMs: isCount,
-        untilMs: isCount,
-        issuer: isText(/^-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]{64,4096}-----END CERTIFICATE-----\s*$/),
-        signature: isText(/^[A-Za-z0-9+/=]{64,128}$/),
-      }),
-    ),
+    entries: isList(mostRevocations, isRevocation),
   }),
   redial: isShaped(kind('redial')),
 }

@@ -2,6 +2,7 @@
 
 import { verify, X509Certificate } from 'node:crypto'
 import { HostError } from '../../provisioning/problem.ts'
+import { type Check, isCount, isShaped, isText } from '../../provisioning/shape.ts'
 
 /** What a host may ask of its peers, in rising order: it is written in its certificate. */
 export const ROLES = ['read', 'operate', 'admin'] as const
@@ -70,6 +71,16 @@ export interface Revocation {
   readonly issuer: string
   readonly signature: string
 }
+
+/** Whether something that was read has the form of a revocation; whether it counts, `isGenuine` says. */
+export const isRevocation: Check = isShaped({
+  host: isText(hostPattern),
+  enrolment: isText(/^[0-9a-f]{16}$/),
+  atMs: isCount,
+  untilMs: isCount,
+  issuer: isText(/^-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]{64,4096}-----END CERTIFICATE-----\s*$/),
+  signature: isText(/^[A-Za-z0-9+/=]{64,128}$/),
+})
 
 /** The text that an issuer signs. */
 export const revocationText = (

@@ -337,6 +337,15 @@ export const FINDINGS = {
     appearMs: 0,
     clearMs: 0,
   },
+  'fleet.file-damaged': {
+    meaning:
+      'A file that this host keeps of its fleet (where the others are, or whom not to trust) does not hold what was written there.',
+    when: 'it was read, until it is written anew: by the daemon within a minute, or when a peer tells it again',
+    remedy:
+      'Nothing to do for known.json and discovered.json; see garrison fleet status that all hosts are there. A damaged file in revoked: remove it, and revoke that host again where it was let in.',
+    appearMs: 0,
+    clearMs: 0,
+  },
   'fleet.issuer': {
     meaning: 'This host issues the certificates of the fleet, and its own right to do so comes to its end.',
     when: 'less than 120 days are left; a warning below 30 days',

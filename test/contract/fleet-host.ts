@@ -16,7 +16,7 @@ export interface FleetHostOptions extends Pick<FleetGround, 'folder' | 'pace'> {
 export type FleetHostAsk =
   | { readonly do: 'publish'; readonly generation: number; readonly report: object }
   | { readonly do: 'tell'; readonly event: object; readonly times?: number }
-  | { readonly do: 'hosts' | 'membership' | 'ask' | 'memory' | 'leave' }
+  | { readonly do: 'hosts' | 'membership' | 'conditions' | 'ask' | 'memory' | 'leave' }
   | { readonly do: 'report'; readonly host: string }
 
 const out = (line: object) => process.stdout.write(`${JSON.stringify(line)}\n`)
@@ -57,6 +57,8 @@ async function answer(ask: FleetHostAsk): Promise<unknown> {
       return fleet.hosts()
     case 'membership':
       return fleet.membership()
+    case 'conditions':
+      return fleet.conditions()
     case 'ask':
       return fleet.ask()
     case 'report':

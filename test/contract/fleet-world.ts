@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Lifetimes, usualLifetimes } from '../../agent/peers/authority.ts'
 import { joinFleet } from '../../agent/peers/enrol.ts'
-import type { Membership } from '../../agent/peers/fleet.ts'
+import type { FleetCondition, Membership } from '../../agent/peers/fleet.ts'
 import { FleetFolder } from '../../agent/peers/folder.ts'
 import { invite, makeFleet, makeFleetAuthority } from '../../agent/peers/issuing.ts'
 import type { HeldReport, KnownHost, MeshEvent } from '../../agent/peers/mesh.ts'
@@ -87,6 +87,7 @@ export class FleetHost {
   }
 
   hosts = (): Promise<readonly KnownHost[]> => this.ask({ do: 'hosts' })
+  conditions = (): Promise<readonly FleetCondition[]> => this.ask({ do: 'conditions' })
   membership = (): Promise<Membership> => this.ask({ do: 'membership' })
   reportOf = (host: string): Promise<HeldReport | null> => this.ask({ do: 'report', host })
   publish = (generation: number, report: object) => this.ask({ do: 'publish', generation, report })

@@ -1,8 +1,10 @@
 // A fleet of real processes on loopback: they join, tell each other how they are, are cut off, come back, get new certificates, and
 // are put out.
 
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { get } from 'node:https'
+import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -194,6 +196,52 @@ t.test('another host becomes an issuer by the key of the authority, when the fir
   await until('the new one finds b', async () => Boolean((await c.known('b'))?.link))
   t.match(await issuer.membership(), { host: 'b', role: 'read' })
   t.not((await issuer.membership()).issuerUntilMs, null)
+})
+
+t.test('files that are torn cost what was in them, and say so', async (t) => {
+  const world = new FleetWorld(t.testdir())
+  t.teardown(() => world.end())
+  await world.begin('h05')
+  const h05 = await world.start('h05')
+  await world.join('h06', h05)
+  const h06 = await world.start('h06')
+  await until('they are linked', async () => Boolean((await h06.known('h05'))?.link))
+  await h06.leave()
+  const torn = ['known.json', `revoked/${'0'.repeat(16)}.json`].map((name) => join(h06.folder.path, name))
+  const [knownPath = '', revokedPath = ''] = torn
+  writeFileSync(knownPath, readFileSync(knownPath, 'utf8').slice(0, -9))
+  writeFileSync(revokedPath, '{"host":"h09"}')
+  const { port } = await h05.membership()
+  const again = await world.start('h06', {
+    desired: { port: 0, peers: { h05: { lo: `127.0.0.1:${port}` } } },
+  })
+  t.same(
+    (await again.conditions()).map(({ code, subject }) => [code, subject]),
+    torn.map((path) => ['fleet.file-damaged', path]),
+  )
+  t.match(
+    again.printed.filter(({ failed }) => failed).map(({ err }) => err),
+    [revokedPath, knownPath].map((path) => ({
+      code: 'fleet.file-damaged',
+      remedy: /Remove the file/,
+      details: { path },
+    })),
+  )
+  await until('it is linked all the same', async () => Boolean((await again.known('h05'))?.link))
+  rmSync(revokedPath)
+  await until('what was removed is told no more', async () => (await again.conditions()).length === 1)
+  await again.leave()
+  t.match(JSON.parse(readFileSync(knownPath, 'utf8')), [{ host: 'h05' }], 'and written anew')
+
+  await h05.leave()
+  const issuerPath = join(h05.folder.path, 'issuer.pem')
+  writeFileSync(issuerPath, readFileSync(issuerPath, 'utf8').replace(/\nM.{40}/, '\n'))
+  const issuer = await world.start('h05')
+  t.match(await issuer.conditions(), [{ code: 'fleet.file-damaged', subject: issuerPath }])
+  t.match(await issuer.membership(), { host: 'h05', issuerUntilMs: null })
+  await t.rejects(invite(h05.folder, { role: 'read', host: null, untilMs: 0 }, 0), {
+    code: 'fleet.file-damaged',
+  })
 })
 
 t.test('the fleet port tells Prometheus the metrics, by choice and to members alone', async (t) => {
