@@ -1,63 +1,16 @@
 // A host's side of coming by a certificate: joining with a token, and renewing in time. HTTP/1.1 over TLS 1.3.
 
 import { X509Certificate } from 'node:crypto'
-import { once } from 'node:events'
-import { type IncomingMessage, request } from 'node:http'
-import type { TLSSocket } from 'node:tls'
-import { HostError, PROBLEMS, type ProblemCode, type ProblemReport } from '../../provisioning/problem.ts'
+import { HostError } from '../../provisioning/problem.ts'
 import { type Address, addressText } from './address.ts'
 import { makeRequest } from './authority.ts'
 import { connectTo, firstOf, reach } from './dial.ts'
 import type { FleetFolder } from './folder.ts'
 import { dueMs, type Issued, wantHostName } from './issuing.ts'
 import type { Keyring } from './keyring.ts'
+import { asked } from './question.ts'
 import type { Token } from './token.ts'
 import { fingerprintOf, fleetOf, type Identity, identityOf } from './trust.ts'
-
-const mostAnswerBytes = 2 ** 18
-
-/** One question over a connection that was made for it. Throws what the other side refused it with. */
-async function asked(socket: TLSSocket, path: string, question: object): Promise<unknown> {
-  const body = JSON.stringify(question)
-  const outgoing = request({
-    method: 'POST',
-    path,
-    createConnection: () => socket,
-    timeout: 10_000,
-    headers: {
-      host: 'garrison',
-      'content-type': 'application/json',
-      'content-length': Buffer.byteLength(body),
-    },
-  })
-  outgoing.once('timeout', () => outgoing.destroy(new Error('no answer in time')))
-  try {
-    outgoing.end(body)
-    const [incoming] = (await once(outgoing, 'response')) as [IncomingMessage]
-    let text = ''
-    incoming.setEncoding('utf8')
-    for await (const part of incoming) {
-      text += part
-      if (text.length > mostAnswerBytes) throw new Error('the answer is too long')
-    }
-    const answer: unknown = JSON.parse(text)
-    if (incoming.statusCode === 200) return answer
-    const { code, message, details } = answer as ProblemReport
-    throw new HostError(
-      Object.hasOwn(PROBLEMS, code) ? (code as ProblemCode) : 'fleet.unreachable',
-      String(message).slice(0, 300),
-      { details: details ?? {} },
-    )
-  } catch (cause) {
-    if (cause instanceof HostError) throw cause
-    throw new HostError('fleet.unreachable', `the issuer broke off: ${(cause as Error).message}`, {
-      details: { host: 'the issuer' },
-      cause,
-    })
-  } finally {
-    socket.destroy()
-  }
-}
 
 const textIn = (answer: unknown, key: string): string => {
   const value = (answer as Record<string, unknown> | null)?.[key]
@@ -108,7 +61,7 @@ export async function joinFleet(
   )
   const { host: issuer } = identityIn(socket.getPeerCertificate().raw)
   const chain = textIn(
-    await asked(socket, '/v1/join', { secret: token.secret, host, request: signing }),
+    await asked(socket, 'the issuer', '/v1/join', { secret: token.secret, host, request: signing }),
     'chain',
   )
   const identity = identityIn(chain)
@@ -126,7 +79,7 @@ async function authorityAt({ addresses, fingerprint }: Token): Promise<string> {
     // Nobody is believed here: the answer is held against the fingerprint.
     connectTo(address, { rejectUnauthorized: false, minVersion: 'TLSv1.3' }, signal),
   )
-  const answer = await asked(socket, '/v1/authority', {}).catch((error: unknown) => {
+  const answer = await asked(socket, 'the issuer', '/v1/authority', {}).catch((error: unknown) => {
     if (!(error instanceof HostError) || error.code !== 'peer.refused') throw error
     throw new HostError(
       'fleet.token-refused',
@@ -169,7 +122,7 @@ export async function renewAt(
   for (const { host, addresses } of hosts)
     try {
       const { socket } = await reach(keyring, host, addresses)
-      const chain = textIn((await asked(socket, '/v1/renew', { request: signing })) as Issued, 'chain')
+      const chain = textIn((await asked(socket, host, '/v1/renew', { request: signing })) as Issued, 'chain')
       await folder.writeHostKey({ key, chain })
       return
     } catch (error) {
