@@ -58,11 +58,15 @@ export const standingOf = (assessments: readonly Pick<Assessment, 'standing'>[])
   (['unknown', 'drifted'] as const).find((one) => assessments.some(({ standing }) => standing === one)) ??
   'settled'
 
-const plain = (value: Json): string => {
+/** A value in words. What is deeper than one object is left to `--json`, which tells it whole. */
+const plain = (value: Json, inside = false): string => {
   if (value === null) return 'nothing'
-  if (Array.isArray(value)) return value.length === 0 ? 'none' : value.map(plain).join(', ')
-  if (typeof value === 'object') return JSON.stringify(value)
-  return String(value)
+  if (Array.isArray(value))
+    return value.length === 0 ? 'none' : value.map((one) => plain(one, inside)).join(', ')
+  if (typeof value !== 'object') return String(value)
+  if (inside) return '{…}'
+  const parts = Object.entries(value).map(([name, part]) => `${name} ${plain(part, true)}`)
+  return parts.length === 0 ? 'nothing' : parts.join(', ')
 }
 
 /** A change in words: `array.level: desired 5 (host.yaml:31), observed nothing`. */

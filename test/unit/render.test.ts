@@ -230,6 +230,16 @@ t.test('plan', async (t) => {
   t.equal(plan.exitOf(planned), 3)
   t.equal(plan.exitOf({ ...planned, steps: [] }), 4)
   t.equal(plan.exitOf({ ...planned, steps: planned.steps.slice(0, 1), unknown: [] }), 2)
+  const table = { sizeBytes: 4096, table: { label: 'gpt', partitions: [{ node: '/dev/vda1' }] }, flags: [] }
+  const deep = {
+    ...planned.steps[0],
+    because: [{ path: 'root', desired: 'all', observed: table }],
+  } as (typeof planned.steps)[number]
+  t.match(
+    plan.render({ ...planned, steps: [deep] }, piped),
+    /because {5}root: desired all, observed sizeBytes 4096, table \{…\}, flags\n +none\n/,
+    'what is deep is left to --json',
+  )
   const nothing = { ...planned, steps: [], unknown: [] }
   t.equal(plan.render(nothing, piped), 'Nothing to do: settled.')
   t.equal(plan.exitOf(nothing), 0)
