@@ -210,8 +210,9 @@ async function askRootSide<N extends VerbName>(
   host?: string,
 ): Promise<Exit | { readonly closed: string }> {
   const printer = verbTable[name].streams ? await streamPrinter(name, json) : null
-  const slow = liveLine(!printer && !json && terminalOf(stdout).live)
-  const timer = setTimeout(() => slow.show('looking at the host'), slowMs)
+  const isLive = !printer && !json && terminalOf(stdout).live
+  const slow = liveLine(isLive)
+  const timer = isLive ? setTimeout(() => slow.show('looking at the host'), slowMs) : undefined
   const closed: string[] = []
   try {
     for (const path of paths) {

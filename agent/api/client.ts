@@ -87,16 +87,21 @@ export function ask(socketPath: string, { path, args, caller, host, onLine }: As
     if (head === null) {
       const end = pending.indexOf('\r\n\r\n')
       if (end < 0) return
-      const text = pending.toString('latin1', 0, end)
-      const field = (name: string) => new RegExp(`^${name}: *(.*)$`, 'im').exec(text)?.[1]?.trim()
-      const ok = text.startsWith('HTTP/1.1 200')
-      const exit = field('garrison-exit')
+      const [first = '', ...lines] = pending.toString('latin1', 0, end).split('\r\n')
+      const fields = new Map(
+        lines.map((line) => {
+          const colon = line.indexOf(':')
+          return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()]
+        }),
+      )
+      const ok = first.startsWith('HTTP/1.1 200')
+      const exit = fields.get('garrison-exit')
       head = {
         ok,
-        chunked: field('transfer-encoding') === 'chunked',
-        length: Number(field('content-length') ?? 0),
+        chunked: fields.get('transfer-encoding') === 'chunked',
+        length: Number(fields.get('content-length') ?? 0),
         exit: exit === undefined ? null : Number(exit),
-        lines: ok && field('content-type') === 'application/x-ndjson',
+        lines: ok && fields.get('content-type') === 'application/x-ndjson',
       }
       pending = pending.subarray(end + 4)
     }
@@ -111,7 +116,8 @@ export function ask(socketPath: string, { path, args, caller, host, onLine }: As
     }
     if (!ended) return
     resolve({ ok: head.ok, exit: head.exit, body: Buffer.concat(content).toString('utf8') })
-    socket.destroy()
+    // Whoever waits for the answer goes first: a process that ends with it closes the connection sooner than this would.
+    setImmediate(() => socket.destroy())
   })
   socket.on('error', (error) =>
     reject(
