@@ -3,7 +3,8 @@
 import type { Desired } from '../desired.ts'
 import type { HostReader } from '../host.ts'
 import { contains, formatIp, parseCidr, parseIp } from '../link/address.ts'
-import { ipAddresses, ipRoutes, type Link, parseLinks, parseRoutes } from '../link/ip.ts'
+import { defaultRoutes, ipAddresses, ipRoutes, type Link, parseLinks, parseRoutes } from '../link/ip.ts'
+import { macOfUplink, withMac } from '../link/named.ts'
 import { lively, sessionsOf } from '../link/ss.ts'
 import { HostError } from '../problem.ts'
 import { nftList, parseTable } from './nft.ts'
@@ -33,9 +34,6 @@ export interface GuardedSession {
   readonly interface: string
   readonly readmitted: boolean
 }
-
-/** RT_TABLE_MAIN of the kernel. */
-const mainTable = 254
 
 /** What was seen. `live` is null where there is no table, `wanted` where nothing is declared. */
 export interface ObservedFirewall {
@@ -92,40 +90,23 @@ function admits({ allow }: DesiredFirewall, address: string, port: number): bool
 const isGuarded = (guards: readonly Guard[], name: string): boolean =>
   guards.some(({ names }) => names.some((one) => name === one || name.startsWith(`${one}.`)))
 
-/** Kinds of interface that have the MAC of another, on which they stand. */
-const borrowing: ReadonlySet<string | null> = new Set([
-  'vlan',
-  'macvlan',
-  'macvtap',
-  'ipvlan',
-  'bridge',
-  'bond',
-])
-
 /** What is guarded: an uplink by its MAC and whatever it is called now, else an interface by its name. Errors: `imds.…`. */
 async function guardsOf(
   reader: HostReader,
-  { firewall, uplinks = {} }: Desired,
+  desired: Desired,
   links: readonly Link[],
 ): Promise<readonly Guard[]> {
+  const { firewall, uplinks = {} } = desired
   const others = Object.entries(uplinks).flatMap(([name, { management }]) => (management ? [] : [name]))
   const asked = firewall?.interfaces ?? (others.length === 0 ? ['lni'] : others)
   const guards: Guard[] = []
   for (const called of new Set(asked)) {
-    const uplink = uplinks[called]
-    if (uplink === undefined) {
+    if (uplinks[called] === undefined) {
       guards.push(namedGuard(called))
       continue
     }
-    const { match, lni } = uplink
-    let mac: string | null = null
-    if (match !== undefined && 'mac' in match) mac = match.mac.toLowerCase()
-    else {
-      const index = lni?.deviceIndex ?? match?.deviceIndex
-      const all = (await reader.instance())?.interfaces ?? []
-      mac = all.find(({ deviceNumber }) => deviceNumber === index)?.mac ?? null
-    }
-    const devices = links.filter((link) => mac !== null && link.mac === mac && !borrowing.has(link.kind))
+    const mac = await macOfUplink(reader, desired, called)
+    const devices = mac === null ? [] : withMac(links, mac)
     // Its VLANs are called after the uplink.
     guards.push({ called, names: [called, ...devices.map(({ name }) => name)], mac })
   }
@@ -168,9 +149,7 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Obs
   const byAddress = new Map(
     links.flatMap(({ name, addresses }) => addresses.map(({ address }) => [address, name] as const)),
   )
-  const [route] = routes
-    .filter(({ to, via, table, dead }) => to === '0.0.0.0/0' && via !== null && table === mainTable && !dead)
-    .toSorted((a, b) => a.metric - b.metric)
+  const route = defaultRoutes(routes, 'inet').find(({ via }) => via !== null)
   return {
     live,
     wanted,

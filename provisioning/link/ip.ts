@@ -251,6 +251,22 @@ const routeTypes: Readonly<Record<string, string>> = {
   '9': 'throw',
 }
 
+/** The kernel's number of the main routing table. */
+export const mainTable = 254
+
+/** The routes of a family in the main table that lead everywhere and are in use, the one that is taken first. */
+export const defaultRoutes = (routes: readonly Route[], family: Family): readonly Route[] =>
+  routes
+    .filter(
+      (route) =>
+        route.family === family &&
+        route.table === mainTable &&
+        route.to.endsWith('/0') &&
+        route.type === 'unicast' &&
+        !route.dead,
+    )
+    .toSorted((a, b) => a.metric - b.metric)
+
 const hopRow = z.object({
   gateway: word.optional(),
   // A gateway of the other family.
@@ -262,7 +278,7 @@ const hopRow = z.object({
 const routeRow = hopRow.extend({
   dst: word,
   type: word.default('1'),
-  table: number.default(254),
+  table: number.default(mainTable),
   protocol: number.default(3),
   metric: z.number().default(0),
   prefsrc: word.optional(),

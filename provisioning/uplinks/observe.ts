@@ -6,6 +6,7 @@ import type { InstanceFacts } from '../instance.ts'
 import { formatCidr, parseCidr } from '../link/address.ts'
 import {
   type Address,
+  defaultRoutes,
   type Family,
   type Hop,
   ipAddresses,
@@ -17,6 +18,7 @@ import {
   parseRules,
   type Route,
 } from '../link/ip.ts'
+import { macAtIndex, macWritten, withMac } from '../link/named.ts'
 import { HostError, type ProblemReport, problemOf } from '../problem.ts'
 import { parseSystemctlShow, systemctlShow } from '../systemd/systemctl.ts'
 import { cloudInitConfig, cloudInitPath } from './cloud-init.ts'
@@ -192,36 +194,8 @@ function linkOf(link: Link, routes: readonly Route[]): ObservedLink {
   }
 }
 
-/** Kinds of interface that have the MAC of another: they stand on it, or it is a port of theirs. */
-const borrowing: ReadonlySet<string | null> = new Set([
-  'vlan',
-  'macvlan',
-  'macvtap',
-  'ipvlan',
-  'bridge',
-  'bond',
-  'team',
-])
-
-/** The interfaces with a MAC. That of a device itself decides where another has been set. */
-const withMac = (links: readonly Link[], mac: string): readonly Link[] =>
-  links.filter(
-    (link) =>
-      link.type === 'ether' && !borrowing.has(link.kind) && (link.mac === mac || link.permanentMac === mac),
-  )
-
-const mainTable = 254
-
 function defaultOver(routes: readonly Route[], family: Family): Hop | null {
-  const all = routes.filter(
-    (route) =>
-      route.family === family &&
-      route.table === mainTable &&
-      route.to.endsWith('/0') &&
-      route.type === 'unicast' &&
-      !route.dead,
-  )
-  const [best] = all.toSorted((a, b) => a.metric - b.metric)
+  const [best] = defaultRoutes(routes, family)
   return best === undefined ? null : { via: best.via, device: best.device }
 }
 
@@ -291,8 +265,6 @@ async function instanceOf(reader: HostReader, uplinks: readonly WrittenUplink[])
   }
 }
 
-const writtenMac = /^(?:MACAddress|mac-address)=(\S+)$/m
-
 /** The MAC that an uplink is looked for by; while nobody can tell, the one that is in our own file. */
 function macOf(
   name: string,
@@ -302,13 +274,11 @@ function macOf(
   lni: ObservedLni | null,
 ): string | null {
   const own = files.find(({ path }) => keyOfFile(path) === name)
-  const written = own === undefined ? null : (writtenMac.exec(own.content)?.[1] ?? null)
+  const written = macWritten(own?.content ?? null)
   if (wantsLni !== undefined) return lni?.lni?.mac ?? (lni?.reading.problem ? written : null)
   if (match === undefined) return null
   if ('mac' in match) return match.mac.toLowerCase()
-  if (instance === null) return written
-  if (match.deviceIndex === 0) return instance.mac
-  return instance.interfaces.find(({ deviceNumber }) => deviceNumber === match.deviceIndex)?.mac ?? null
+  return instance === null ? written : macAtIndex(instance, match.deviceIndex)
 }
 
 /** Looks at the interfaces of the document; at nothing when it names none. */

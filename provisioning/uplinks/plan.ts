@@ -1,6 +1,7 @@
 // Decides what is to be written and reloaded so that each interface is as the document says: one step for an uplink and its VLANs.
 
 import type { Desired } from '../desired.ts'
+import { mainTable } from '../link/ip.ts'
 import { type ProblemCode, remedyOf } from '../problem.ts'
 import type { Action, Blocked, Change, Json, Reload, Risk, Step, Witness } from '../resource.ts'
 import { guarded } from '../undo.ts'
@@ -25,8 +26,6 @@ import {
 import type { Backend, ObservedInterface, ObservedUplinks, OwnFile } from './observe.ts'
 import { keepsAddress } from './schema.ts'
 import { keyOfFile, vlanKey, type Wanted, wantedOf } from './want.ts'
-
-const mainTable = 254
 
 const blocked = (
   code: ProblemCode,

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto'
 import type { Desired } from '../desired.ts'
 import { contains, formatCidr, formatIp, networkOf, parseCidr, parseIp } from '../link/address.ts'
-import type { Family } from '../link/ip.ts'
+import { type Family, mainTable } from '../link/ip.ts'
 import type { ObservedUplinks } from './observe.ts'
 import { keepsAddress, type WrittenUplink, type WrittenVlan } from './schema.ts'
 
@@ -105,8 +105,6 @@ export const writeLearned = (learned: readonly Learned[]): readonly string[] =>
   learned.map(({ network, gateway }) => `# learned ${network} by ${gateway}`)
 
 const any: Readonly<Record<Family, string>> = { inet: '0.0.0.0/0', inet6: '::/0' }
-const mainTable = 254
-
 /** The networks that an interface is in by DHCP or advertisements, with the router of each family. */
 function learnedOf(
   { interfaces, files }: ObservedUplinks,

@@ -1,7 +1,7 @@
 // Decides what the kernel is to have for the VMs: the rules, switches, answers in their name and routes, now and after a boot.
 
 import { parseIp } from '../link/address.ts'
-import type { Family } from '../link/ip.ts'
+import { type Family, mainTable } from '../link/ip.ts'
 import type { Action, Step } from '../resource.ts'
 import {
   deviceOfBatch,
@@ -23,7 +23,6 @@ import type { Resolved } from './resolve.ts'
 import { chainsFor } from './rules.ts'
 import { otherBridges } from './stand.ts'
 import { briefMs, run, step } from './step.ts'
-import { mainTable } from './uplink.ts'
 import {
   batchLines,
   firstTable,

@@ -2,11 +2,10 @@
 
 import type { Attachment } from '../libvirt/attachments.ts'
 import { contains, formatCidr, parseIp } from '../link/address.ts'
-import type { Family, Link } from '../link/ip.ts'
+import { defaultRoutes, type Family, type Link } from '../link/ip.ts'
 import type { Counts, ObservedPaths } from './path-facts.ts'
 import { keys, type Part, type Resolved, resolveNetworks } from './resolve.ts'
 import { standingNetworks } from './stand.ts'
-import { mainTable } from './uplink.ts'
 import { priorities, wantedOnWire } from './want.ts'
 
 /** One place on the way. `stop` says why nothing gets past it. */
@@ -200,9 +199,7 @@ function routesHop({ observed }: ObservedPaths, standing: readonly Resolved[], o
     return hop('routes', {
       text: mine.map(({ from, via, table }) => `${from} by ${via} (table ${table})`).join(', '),
     })
-  const best = observed.routes
-    .filter(({ to, table, dead }) => to === '0.0.0.0/0' && table === mainTable && !dead)
-    .toSorted((a, b) => a.metric - b.metric)[0]
+  const [best] = defaultRoutes(observed.routes, 'inet')
   const beyond =
     best?.device === one.device
       ? `by ${best?.via ?? 'itself'}, as the host itself sends`

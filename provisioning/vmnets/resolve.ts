@@ -12,12 +12,12 @@ import {
   parseCidr,
   parseIp,
 } from '../link/address.ts'
-import type { Family, Link, Route } from '../link/ip.ts'
+import { defaultRoutes, type Family, type Link } from '../link/ip.ts'
 import type { ProblemCode } from '../problem.ts'
 import { type NetworkModel, readNetwork } from './network.ts'
 import { type ObservedVmnets, uplinkOf } from './observe.ts'
 import type { DesiredNetwork, DesiredVmnets } from './schema.ts'
-import { mainTable, wireOf } from './uplink.ts'
+import { wireOf } from './uplink.ts'
 
 /** The modes that a network can have in the end. */
 export type Mode = Exclude<DesiredNetwork['mode'], 'auto'>
@@ -76,8 +76,6 @@ export function lanPrefixes(
     .flatMap(({ address, prefix }) => parseCidr(`${address}/${prefix}`) ?? [])
 }
 
-const isDefault = ({ to }: Route): boolean => to === '0.0.0.0/0' || to === '::/0'
-
 /** The router of the wire, when the host itself sends elsewhere by default. */
 function routerOf(
   { routes }: ObservedVmnets,
@@ -88,11 +86,7 @@ function routerOf(
 ): string | null {
   const declared = lans[wire]?.[keys[family]]?.router
   if (declared !== undefined) return declared
-  const defaults = routes
-    .filter(
-      (route) => route.family === family && route.table === mainTable && isDefault(route) && !route.dead,
-    )
-    .sort((a, b) => a.metric - b.metric)
+  const defaults = defaultRoutes(routes, family)
   const [best] = defaults
   if (best === undefined || best.device === device) return null
   return defaults.find((route) => route.device === device)?.via ?? null
@@ -231,14 +225,7 @@ function* sliceObjections(
 
 /** Whether the host itself sends over an interface what no other route leads elsewhere. */
 const carriesDefault = ({ routes }: ObservedVmnets, device: string): boolean =>
-  families.some((family) => {
-    const [best] = routes
-      .filter(
-        (route) => route.family === family && route.table === mainTable && isDefault(route) && !route.dead,
-      )
-      .sort((a, b) => a.metric - b.metric)
-    return best?.device === device
-  })
+  families.some((family) => defaultRoutes(routes, family)[0]?.device === device)
 
 const xmlsOf = ({ networks }: ObservedVmnets, name: string): readonly string[] => {
   const facts = networks.find((one) => one.name === name)

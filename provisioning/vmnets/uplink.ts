@@ -33,6 +33,3 @@ export const sysctlKeys = (devices: readonly string[]): readonly string[] => [
     `net/ipv6/neigh/${device}/proxy_delay`,
   ]),
 ]
-
-/** The kernel's number of the main routing table. */
-export const mainTable = 254

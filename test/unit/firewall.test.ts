@@ -177,3 +177,22 @@ t.test(
     ])
   },
 )
+
+t.test('a local network interface is guarded by its MAC as soon as anybody knows it', async (t) => {
+  const document = parseDocument([
+    { path: 'host.yaml', text: JSON.stringify({ version: 1, uplinks: { lan: { lni: {} } }, firewall: {} }) },
+  ])
+  const guards = async (file: string | null) => {
+    const reader = firewallReader({})
+    const readText = async (path: string) =>
+      path === '/etc/systemd/network/05-garrison-lan.network' ? file : null
+    const { wanted } = await firewall.observe({ ...reader, readText }, document)
+    return wanted?.rules.flatMap(({ chain, comment }) => (chain === 'input' ? [comment] : []))
+  }
+  t.strictSame(await guards(null), ['guard lan', 'guard lan.*'], 'the metadata do not tell it yet')
+  t.strictSame(
+    await guards('[Match]\nMACAddress=02:00:00:00:00:02\n'),
+    [...['guard lan', 'guard lan.*', 'guard lni', 'guard lni.*'], 'guard 02:00:00:00:00:02'],
+    'EC2 has told it, and its uplink is configured',
+  )
+})
