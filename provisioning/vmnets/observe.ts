@@ -19,7 +19,7 @@ import {
   type Rule,
 } from '../link/ip.ts'
 import { linkOfUplink } from '../link/named.ts'
-import { probePath } from '../link/probe.ts'
+import { type ProbeRecord, parseProbe, probePath } from '../link/probe.ts'
 import { HostError } from '../problem.ts'
 import {
   deviceOfBatch,
@@ -32,7 +32,6 @@ import {
   uplinkUnit,
 } from './files.ts'
 import { nftTable, type ObservedChain, parseTable } from './nft.ts'
-import { type ProbeRecord, parseProbe } from './probe.ts'
 import type { DesiredNetwork, DesiredVmnets } from './schema.ts'
 import { sysctlKeys, wireOf, wiresOf } from './uplink.ts'
 

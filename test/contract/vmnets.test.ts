@@ -5,6 +5,7 @@ import type { ShownPaths } from '../../agent/verbs/network-show.ts'
 import type { Plan } from '../../agent/verbs/plan.ts'
 import type { Status } from '../../agent/verbs/status.ts'
 import type { Why } from '../../agent/verbs/why.ts'
+import { probed } from '../unit/vmnets-host.ts'
 import { everything, lniMac, routed, vmnetsWire } from './vmnets-world.ts'
 
 const wire = await vmnetsWire('vmnets')
@@ -116,7 +117,7 @@ t.test('a VM with a MAC of its own on the wire is dropped there', async (t) => {
   host('/usr/sbin/ip', 'address', 'add', '192.0.2.50/32', 'dev', 'own')
   host('/usr/sbin/ip', 'link', 'set', 'own', 'up')
   t.throws(() => host('/usr/bin/ping', '-c', '2', '-W', '1', '-I', 'own', '192.0.2.10'))
-  wire.remember('network-probe/lni.json', { atMs: Date.now(), mac: lniMac, secondMac: 'dropped' })
+  wire.remember('network-probe/lni.json', probed('dropped', lniMac))
   declare({ ...everything, wide: { mode: 'bridge', uplink: 'lni' } })
   const { line } = await wire.answer<Plan>('plan')
   t.match(

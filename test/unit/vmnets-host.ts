@@ -2,6 +2,7 @@
 
 import type { DomainFacts, HostReader, NetworkFacts } from '../../provisioning/host.ts'
 import type { InstanceFacts } from '../../provisioning/instance.ts'
+import type { ProbeRecord } from '../../provisioning/link/probe.ts'
 import type { Action } from '../../provisioning/resource.ts'
 import { readsNoCloud } from './no-cloud.ts'
 import { readerOf } from './simulated-host.ts'
@@ -37,6 +38,21 @@ export interface NetworkHost {
 
 /** The MAC of its LNI. */
 export const lniMac = '02:00:00:00:00:11'
+
+/** What `garrison network probe` writes down of the LNI when all it has found out is what becomes of a second MAC. */
+export const probed = (secondMac: ProbeRecord['secondMac'], mac = lniMac): ProbeRecord => ({
+  ...{ atMs: 1, device: 'lni', mac, gateway: '192.0.2.1', arp: 'answers', ping: 'answers', secondMac },
+  ...{
+    secondAddress: 'unknown',
+    dhcp: 'unknown',
+    dhcpBy: null,
+    pathMtu: null,
+    mtu: 1500,
+    vlans: [],
+    dns: [],
+  },
+  notes: [],
+})
 
 /** A network of libvirt that is defined, active and started at boot. */
 export const networkFacts = (name: string, xml: string, more: Partial<NetworkFacts> = {}): NetworkFacts => ({

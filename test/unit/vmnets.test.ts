@@ -14,6 +14,7 @@ import {
   networkFacts,
   networkReader,
   performedOn,
+  probed,
 } from './vmnets-host.ts'
 
 const documentOf = (networks: object, more: object = {}): Desired =>
@@ -184,8 +185,8 @@ t.test('an uplink is found by its MAC, whatever it is called', async (t) => {
   t.match(findings, ['high vmnets.uplink-missing'])
 })
 
-const probe = (secondMac: string, mac = lniMac) => ({
-  '/var/lib/garrison/network-probe/lni.json': JSON.stringify({ atMs: 1, mac, secondMac }),
+const probe = (...found: Parameters<typeof probed>) => ({
+  '/var/lib/garrison/network-probe/lni.json': JSON.stringify(probed(...found)),
 })
 
 t.test('auto goes by the probe of this very interface', async (t) => {
