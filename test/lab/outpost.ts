@@ -27,6 +27,7 @@ let made = 0
 export class Outpost {
   readonly #name = `lab-${process.pid}-${made++}`
   readonly #servers: { readonly tool: Tool; readonly ended: Promise<unknown> }[] = []
+  readonly #spaces: string[] = []
   #folder = ''
   #ports = 0
 
@@ -36,6 +37,7 @@ export class Outpost {
     await removeAbandoned()
     for (const place of places) {
       await ip('netns', 'add', this.#space(place))
+      this.#spaces.push(this.#space(place))
       await this.#ip(place, 'link', 'set', 'lo', 'up')
     }
     await this.#ip('switch', 'link', 'add', 'wire', 'type', 'bridge')
@@ -136,7 +138,7 @@ export class Outpost {
       tool.kill('SIGKILL')
       await ended
     }
-    for (const place of places) await ip('netns', 'delete', this.#space(place)).catch(() => undefined)
+    for (const space of this.#spaces) await ip('netns', 'delete', space)
     await rm(this.#folder, { recursive: true, force: true })
   }
 
