@@ -171,30 +171,9 @@ export async function makeWorld(backend: Backend) {
   }
 
   return {
-    ...{
-      unit: units[backend],
-      host,
-      vpc,
-      lan,
-      box,
-      eni,
-      kept,
-      byMac,
-      lanFixed,
-      foreign: foreign[backend] as Readonly<Record<string, string>>,
-    },
-    ...{
-      addresses,
-      wayTo,
-      until,
-      declare,
-      garrison,
-      settle,
-      settled,
-      answersFromFar,
-      rename,
-      powerCut,
-      bothUp,
-    },
+    ...{ host, vpc, lan, box, unit: units[backend], foreign: foreign[backend] },
+    ...{ eni, kept, byMac, lanFixed },
+    ...{ addresses, wayTo, until, bothUp, answersFromFar },
+    ...{ declare, garrison, settle, settled, rename, powerCut },
   }
 }
