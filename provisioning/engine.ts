@@ -315,7 +315,8 @@ export async function* converge(options: Convergence): AsyncGenerator<EngineEven
           // Before the wait and not in it: this line is data that the caller's own session has to carry.
           if (action.kind === 'undo' && action.operation === 'confirm')
             yield { event: 'step-confirming', resource: resource.id, key }
-          outcomes.push(await performer.perform(action))
+          // Alone a wait for witnesses is not finished when the apply is to end: who ends it sees the host as it was.
+          outcomes.push(await performer.perform(action, action.kind === 'undo' ? signal : undefined))
         }
       } catch (error) {
         problem = problemOf(error)

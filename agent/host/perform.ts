@@ -178,7 +178,7 @@ export class LinuxPerformer implements Performer {
     this.#libvirt = libvirt
     this.#ec2 = ec2
     const { folder, timer } = undo ?? { folder: undoFolder, timer: systemdTimer }
-    this.#undo = { folder, timer, reader, run: (action) => this.#run(action) }
+    this.#undo = { folder, timer, reader, run: (action) => this.perform(action) }
   }
 
   readonly #kinds: {
@@ -217,8 +217,8 @@ export class LinuxPerformer implements Performer {
       await performPool(this.#libvirt, action)
       return {}
     },
-    undo: async (action) => {
-      const told = await performUndo(this.#undo, action)
+    undo: async (action, signal) => {
+      const told = await performUndo(this.#undo, action, signal)
       return told === null ? {} : { stderrTail: told }
     },
     ec2: async (action) => {

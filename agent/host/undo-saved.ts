@@ -54,8 +54,11 @@ export interface Ended {
   readonly problems: readonly string[]
 }
 
-/** So long before its deadline a change begins to be undone: a program is started, the backend reads files, a lease is asked for. */
-export const leadMs = (deadlineMs: number): number => Math.min(8000, deadlineMs / 4)
+/**
+ * So long before its deadline a change begins to be undone: a program is started, the backend reads files, a lease is asked for. That
+ * takes less than a second on an idle host, and nine have been seen on one whose processors had ten times the work that they can do.
+ */
+export const leadMs = (deadlineMs: number): number => Math.min(20_000, deadlineMs / 4)
 
 const names = {
   armed: 'armed.json',
@@ -93,13 +96,19 @@ export const readRestoring = (folder: string): Promise<Armed | null> => read(fol
 /** What became of the last change, or null. */
 export const readEnded = (folder: string): Promise<Ended | null> => read(folder, 'ended')
 
-/** What sessions had carried when the change was made. */
-export const readMark = async (folder: string): Promise<readonly Session[]> =>
-  (await read<readonly Session[]>(folder, 'mark')) ?? []
+/** Which change was armed last, whatever has become of it, and what sessions had carried when it was made. */
+interface Mark {
+  readonly id: string
+  readonly sessions: readonly Session[]
+}
+
+/** The mark of the change that was armed last. */
+export const readMark = async (folder: string): Promise<Mark> =>
+  (await read<Mark>(folder, 'mark')) ?? { id: '', sessions: [] }
 
 /** Keeps what sessions have carried. */
-export const writeMark = (folder: string, sessions: readonly Session[]): Promise<void> =>
-  write(folder, 'mark', sessions)
+export const writeMark = async (folder: string, sessions: readonly Session[]): Promise<void> =>
+  write(folder, 'mark', { ...(await readMark(folder)), sessions })
 
 async function save(path: string): Promise<Saved> {
   const found = await lstat(path).catch((error: unknown) => {
@@ -149,9 +158,9 @@ export type Arming = Pick<Armed, 'summary' | 'deadlineMs' | 'reload' | 'sessions
 const bootId = async (): Promise<string> => (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
 
 /** The files as they are, to be armed. */
-export async function saved({ paths, ...rest }: Arming, nowMs: number): Promise<Armed> {
+export async function saved({ paths, ...rest }: Arming): Promise<Omit<Armed, 'armedAtMs'>> {
   const files = await saveAll(paths)
-  return { ...rest, id: randomUUID(), bootId: await bootId(), armedAtMs: nowMs, files }
+  return { ...rest, id: randomUUID(), bootId: await bootId(), files }
 }
 
 /** Throws `undo.pending` while another change is armed or being undone. */
@@ -168,7 +177,7 @@ export async function assertNonePending(folder: string): Promise<void> {
 
 /** From the moment that this returns the change is undone unless it is confirmed. */
 export async function writeArmed(folder: string, armed: Armed): Promise<void> {
-  await removeFile(at(folder, 'mark'))
+  await write(folder, 'mark', { id: armed.id, sessions: [] } satisfies Mark)
   await write(folder, 'armed', armed)
 }
 

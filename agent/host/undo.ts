@@ -27,12 +27,12 @@ import type { UndoTimer } from './undo-timer.ts'
 type Neighbour = Extract<Witness, { kind: 'neighbour' }>
 type Run = Extract<Action, { kind: 'run' }>
 
-/** What performing takes. `run` starts a program in a unit of its own, where it may change the network. */
+/** What performing takes. `run` starts a program in a unit of its own, where it may change the network. Throws HostError. */
 export interface UndoParts {
   readonly folder: string
   readonly reader: HostReader
   readonly timer: UndoTimer
-  readonly run: (action: Run) => Promise<{ readonly exit?: number }>
+  readonly run: (action: Run) => Promise<unknown>
 }
 
 const pollMs = 250
@@ -69,9 +69,9 @@ async function arm(parts: UndoParts, action: Extract<UndoAction, { operation: 'a
   const { files: paths, summary, reload, deadlineMs } = action
   await assertNonePending(folder)
   const used = lively(await sessionsOf(reader))
-  const armed = await saved({ paths, summary, reload, deadlineMs, sessions: used }, await reader.now())
+  const armed = await saved({ paths, summary, reload, deadlineMs, sessions: used })
   await timer.start(deadlineMs)
-  await writeArmed(folder, armed)
+  await writeArmed(folder, { ...armed, armedAtMs: await reader.now() })
   // A disk that took its time has used the deadline up.
   if (!(await timer.isRunning())) {
     await keepChange(folder, 'nothing was changed yet', await reader.now())
@@ -83,48 +83,71 @@ const lost = (summary: string, missing: string): HostError =>
   new HostError('undo.undone', `${summary}: undone, because ${missing}`)
 
 /** Waits for what became of a change that somebody else has taken. */
-async function becameOf(folder: string, id: string, missing: string, summary: string): Promise<string> {
+async function becameOf(folder: string, id: string, missing: string): Promise<string> {
   for (const endMs = performance.now() + undoingMs; performance.now() < endMs; await sleep(pollMs)) {
     const ended = await readEnded(folder)
     if (ended?.id === id) {
       if (ended.outcome === 'confirmed') return ended.by
-      throw lost(summary, missing)
+      throw lost(ended.summary, missing)
     }
   }
   const restoring = await readRestoring(folder)
   throw new HostError(
     'undo.incomplete',
-    restoring ? `${summary}: it is still being undone` : `${summary}: nothing tells what became of it`,
+    restoring
+      ? `${restoring.summary}: it is still being undone`
+      : 'nothing tells what became of the change to the network',
   )
 }
 
-async function hear(parts: UndoParts, witness: Witness, used: readonly Session[]): Promise<Testimony> {
-  if (witness.kind === 'neighbour')
-    return { witness, said: (await neighbourAnswers(parts, witness)) ? 'seen' : 'silent' }
-  if (used.length === 0) return { witness, said: 'absent' }
-  const [mark, now] = [await readMark(parts.folder), await sessionsOf(parts.reader)]
-  return { witness, said: carriedAgain(used, mark, now) ? 'seen' : 'silent' }
+async function testimony(
+  parts: UndoParts,
+  witness: Witness,
+  used: readonly Session[],
+): Promise<Testimony['said']> {
+  if (witness.kind === 'neighbour') return (await neighbourAnswers(parts, witness)) ? 'seen' : 'silent'
+  if (used.length === 0) return 'absent'
+  const [{ sessions }, now] = [await readMark(parts.folder), await sessionsOf(parts.reader)]
+  return carriedAgain(used, sessions, now) ? 'seen' : 'silent'
 }
 
-/** Waits for the witnesses; answers who confirmed. Throws `undo.undone`. */
-async function confirm(parts: UndoParts, witnesses: readonly Witness[]): Promise<string> {
+/** Waits for the witnesses; answers who confirmed. Throws `undo.undone`, at once when the signal comes. */
+async function confirm(
+  parts: UndoParts,
+  witnesses: readonly Witness[],
+  signal?: AbortSignal,
+): Promise<string> {
   const { folder, timer, reader } = parts
+  const { id } = await readMark(folder)
   const armed = await readArmed(folder)
-  const tooLong = 'making it took longer than its deadline'
-  if (armed === null) throw lost('the change', tooLong)
-  const { id, summary } = armed
-  for (const witness of witnesses) if (witness.kind === 'neighbour') await forget(parts, witness)
+  if (armed?.id !== id) return becameOf(folder, id, 'making it took longer than its deadline')
   const heard = new Map<Witness, Testimony>()
+  const unasked = new Map<Witness, string>()
+  const forgotten = new Set<Witness>()
+  const hear = async (witness: Witness): Promise<void> => {
+    try {
+      if (witness.kind === 'neighbour' && !forgotten.has(witness)) {
+        await forget(parts, witness)
+        forgotten.add(witness)
+      }
+      heard.set(witness, { witness, said: await testimony(parts, witness, armed.sessions) })
+      unasked.delete(witness)
+    } catch (error) {
+      // That a host with much to do could not ask in time is no reason to undo the change: it is asked again.
+      if (!(error instanceof HostError)) throw error
+      unasked.set(witness, error.message)
+    }
+  }
   const missing = (): string => {
     const silent = witnesses.filter((one) => heard.get(one)?.said !== 'seen')
-    return silent.length === 0
-      ? 'nobody could testify'
-      : `${silent.map(witnessText).join(', ')} did not answer`
+    if (silent.length === 0) return 'nobody could testify'
+    const failed = [...new Set(unasked.values())]
+    return `${silent.map(witnessText).join(', ')} did not answer${failed.length === 0 ? '' : ` (${failed.join('; ')})`}`
   }
   while ((await readArmed(folder))?.id === id) {
-    for (const witness of witnesses)
-      if (heard.get(witness)?.said !== 'seen') heard.set(witness, await hear(parts, witness, armed.sessions))
-    if (witnesses.length > 0 && confirmed([...heard.values()])) {
+    if (signal?.aborted) throw lost(armed.summary, 'the apply was ended while it waited to be confirmed')
+    for (const witness of witnesses) if (heard.get(witness)?.said !== 'seen') await hear(witness)
+    if (heard.size === witnesses.length && confirmed([...heard.values()])) {
       const by = witnesses
         .filter((one) => heard.get(one)?.said === 'seen')
         .map(witnessText)
@@ -135,11 +158,15 @@ async function confirm(parts: UndoParts, witnesses: readonly Witness[]): Promise
     }
     await sleep(pollMs)
   }
-  return becameOf(folder, id, missing(), summary)
+  return becameOf(folder, id, missing())
 }
 
 /** Performs one undo action; what to tell of it, if anything. Throws codes that begin with `undo.`. */
-export async function performUndo(parts: UndoParts, action: UndoAction): Promise<string | null> {
+export async function performUndo(
+  parts: UndoParts,
+  action: UndoAction,
+  signal?: AbortSignal,
+): Promise<string | null> {
   switch (action.operation) {
     case 'arm':
       await arm(parts, action)
@@ -148,7 +175,7 @@ export async function performUndo(parts: UndoParts, action: UndoAction): Promise
       await writeMark(parts.folder, await sessionsOf(parts.reader))
       return null
     case 'confirm':
-      return `confirmed by ${await confirm(parts, action.witnesses)}`
+      return `confirmed by ${await confirm(parts, action.witnesses, signal)}`
     case 'restore':
       if ((await readArmed(parts.folder)) ?? (await readRestoring(parts.folder)))
         await parts.timer.restoreNow()

@@ -13,8 +13,10 @@ import {
   networkdApply,
   networkdClaim,
   networkdFiles,
+  networkdUnit,
 } from './networkd.ts'
 import {
+  networkManagerUnit,
   nmApply,
   nmcliReload,
   nmcliReloadConf,
@@ -202,6 +204,18 @@ const reload = (argv: readonly [string, ...string[]], exits: readonly number[] =
   exits,
 })
 
+/**
+ * What makes the backend read its files again, also when it has gone down with the change. Nothing that it depends on is waited for:
+ * that may wait for the undoing itself, which comes before the network at boot.
+ */
+const readAgain = (backend: Backend): readonly Reload[] => [
+  reload([
+    ...(['/usr/bin/systemctl', 'start', '--job-mode=ignore-dependencies', '--'] as const),
+    backend === 'networkd' ? networkdUnit : networkManagerUnit,
+  ]),
+  reload(backend === 'networkd' ? networkctlReload() : nmcliReload()),
+]
+
 /** What takes the interface of a VLAN away, which networkd made and leaves when its file goes. */
 const deleteVlan = (key: string): [string, ...string[]] => [
   '/usr/sbin/ip',
@@ -219,7 +233,7 @@ function goBack(backend: Backend, parts: readonly Part[]): readonly Reload[] {
     const name = parts[0]?.one.link?.name
     const made = parts.filter(({ wanted, one }) => wanted.vlan !== null && one.link === null)
     return [
-      reload(networkctlReload()),
+      ...readAgain(backend),
       // 1: it is not there any more, which is no fault of the change.
       ...(name === undefined ? [] : [reload(networkctlReconfigure(name), [0, 1])]),
       ...made.map(({ wanted }) => reload(deleteVlan(wanted.key), [0, 1])),
@@ -227,7 +241,7 @@ function goBack(backend: Backend, parts: readonly Part[]): readonly Reload[] {
   }
   const before = parts.flatMap(({ one }) => one.holder?.uuid ?? [])
   // 3: it still tries; 4: it failed to; 10: it is not there any more.
-  return [reload(nmcliReload()), ...before.map((uuid) => reload(nmcliUp(uuid), [0, 3, 4, 10]))]
+  return [...readAgain(backend), ...before.map((uuid) => reload(nmcliUp(uuid), [0, 3, 4, 10]))]
 }
 
 /** Who can tell that the host is still reached: the router of the default route, that of the managing interface, and new ones. */
@@ -425,7 +439,7 @@ function planRemovals(desired: Desired, observed: ObservedUplinks, backend: Back
           : []),
       ],
     }
-    return withUndo(step, observed, [reload(argv)])
+    return withUndo(step, observed, readAgain(backend))
   })
 }
 

@@ -18,11 +18,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
+import { performUndo, type UndoParts } from '../../agent/host/undo.ts'
 import { keepChange, readArmed, readEnded, restore } from '../../agent/host/undo-saved.ts'
 import type { UndoTimer } from '../../agent/host/undo-timer.ts'
+import { HostError } from '../../provisioning/problem.ts'
+import type { Action } from '../../provisioning/resource.ts'
 import { runTool } from '../lab/processes.ts'
 import { ensureRequirements } from '../lab/requirements.ts'
 import { sample, seed } from '../lab/sample.ts'
+import { readerOf } from '../unit/simulated-host.ts'
 import { changeOf, endlessTimer, restoreArgv, undoPerformer } from './undo-host.ts'
 
 await ensureRequirements((line) => t.comment(line), [{ package: 'strace', path: '/usr/bin/strace' }])
@@ -97,6 +101,58 @@ t.test('confirmed by hand it stays, and the wait for witnesses ends', async (t) 
   t.equal(await restore(join(base, 'undo'), Date.now), null)
   t.strictSame(shapeOf(base), after)
 })
+
+t.test('confirmed by hand while it is still being made, it is not told as undone', async (t) => {
+  const base = hostFolder(t)
+  const performer = undoPerformer(join(base, 'undo'), endlessTimer)
+  const actions = actionsOf(base, 20_000)
+  for (const action of actions.slice(0, -2)) await performer.perform(action)
+  t.equal(await keepChange(join(base, 'undo'), 'anna', 1), true)
+  const [mark, confirm] = actions.slice(-2) as [Action, Action]
+  await performer.perform(mark)
+  t.match(await performer.perform(confirm), { stderrTail: 'confirmed by anna' })
+})
+
+t.test(
+  'what a host with much to do cannot ask in time is asked again, and not held against it',
+  async (t) => {
+    const base = hostFolder(t)
+    const folder = join(base, 'undo')
+    const failures = ['flush', 'replace', 'replace']
+    const asked: string[] = []
+    const parts: UndoParts = {
+      ...{ folder, timer: endlessTimer },
+      reader: {
+        ...readerOf({ files: new Map(), journal: [] }),
+        now: async () => 1,
+        query: async () => ({
+          ...{ exit: 0, stderr: '' },
+          stdout: JSON.stringify([{ dst: '192.0.2.1', dev: 'lni', state: ['REACHABLE'] }]),
+        }),
+      },
+      run: async ({ argv }) => {
+        const verb = argv[2] ?? ''
+        asked.push(verb)
+        if (failures[0] !== verb) return
+        failures.shift()
+        throw new HostError('action.deadline', 'systemd-run did not end in time')
+      },
+    }
+    const files = [join(base, 'etc/changed')]
+    const arm = { kind: 'undo', operation: 'arm', summary: 'change', deadlineMs: 60_000 } as const
+    await performUndo(parts, { ...arm, files, reload: [] })
+    const witnesses = [{ kind: 'neighbour', device: 'lni', address: '192.0.2.1' }] as const
+    t.equal(
+      await performUndo(parts, { kind: 'undo', operation: 'confirm', witnesses }),
+      'confirmed by 192.0.2.1 on lni',
+    )
+    t.strictSame(
+      asked,
+      ['flush', 'flush', 'replace', 'replace', 'replace'],
+      'forgotten once, asked until it was',
+    )
+  },
+)
 
 t.test(
   'while one is pending no other is armed, and a wait for witnesses tells that it was undone',
