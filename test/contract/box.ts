@@ -1,21 +1,13 @@
 // A host of its own for tests: Debian with systemd, networkd and NetworkManager in a container whose network is a namespace. Needs root.
 import { execFileSync } from 'node:child_process'
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { cached, hashOf } from '../lab/image.ts'
 import { release } from '../lab/packages.ts'
-import { endOf, type Outcome, runTool, startTool, type Tool, type ToolOptions } from '../lab/processes.ts'
+import { type Outcome, runTool, type Tool, type ToolOptions } from '../lab/processes.ts'
 import { ensureRequirements } from '../lab/requirements.ts'
+import { type Machine, machineRequirements, startMachine } from './nspawn.ts'
 
 const repository = join(import.meta.dirname, '..', '..')
 const packages = [
@@ -53,6 +45,8 @@ export interface Box {
   boot(): Promise<void>
   /** As if its power was cut. */
   cut(): Promise<void>
+  /** Shut down in order. */
+  halt(): Promise<void>
   run(argv: readonly string[], options?: ToolOptions): Promise<Outcome>
   /** Starts a program that is there to be watched or killed. */
   start(argv: readonly string[]): Tool
@@ -65,14 +59,10 @@ export interface Box {
 
 /** The programs that are needed to make hosts. */
 export const boxRequirements = [
+  ...machineRequirements,
   { package: 'iproute2', path: '/usr/sbin/ip' },
   { package: 'mmdebstrap', path: '/usr/bin/mmdebstrap' },
-  { package: 'systemd', path: '/usr/bin/systemctl' },
-  { package: 'systemd-container', path: '/usr/bin/systemd-nspawn' },
-  { package: 'util-linux', path: '/usr/bin/nsenter' },
 ]
-
-const bootMs = 60_000
 
 /** Makes a host whose network is the namespace, with the units of Garrison enabled; it is not started yet. */
 export async function makeBox(
@@ -88,65 +78,41 @@ export async function makeBox(
   const modules = dirname(realpathSync(join(repository, 'node_modules', 'zod')))
   const node = realpathSync(process.execPath)
   const binds = [...new Set([repository, modules, dirname(node)])].map((path) => `--bind-ro=${path}`)
-  let machine: Tool | null = null
-  let leader = 0
+  let machine: Machine | null = null
 
-  const inside = (path: string): string => join(leader === 0 ? upper : `/proc/${leader}/root`, path)
-  const enter = (argv: readonly string[]): readonly string[] => [
-    ...['/usr/bin/nsenter', '--target', `${leader}`, '--all', '--', '/usr/bin/env', '--ignore-environment'],
-    ...['PATH=/usr/sbin:/usr/bin', 'HOME=/root', 'LC_ALL=C.UTF-8', ...argv],
-  ]
-  const run = (argv: readonly string[], options: ToolOptions = {}) => runTool(enter(argv), options)
+  const inside = (path: string): string => machine?.inside(path) ?? join(upper, path)
+  const started = (): Machine => {
+    if (machine === null) throw new Error('the box is not started')
+    return machine
+  }
 
   const box: Box & { close(): Promise<void> } = {
     async boot() {
       // The mount of the overlay goes with the process that made it.
       const script = `mount -t overlay overlay -o "lowerdir=$0,upperdir=$1/upper,workdir=$1/work" "$1/root"; shift; exec "$@"`
-      const child = startTool(
-        [
-          ...['/usr/bin/unshare', '--mount', '--propagation=slave', '/bin/sh', '-ec', script, base, folder],
-          ...[
-            '/usr/bin/systemd-nspawn',
-            `--directory=${folder}/root`,
-            '--boot',
-            '--register=no',
-            '--keep-unit',
-          ],
-          ...[`--network-namespace-path=/run/netns/${namespace}`, '--capability=CAP_NET_ADMIN,CAP_NET_RAW'],
-          ...[`--machine=${namespace}`, '--console=pipe', '--quiet', ...binds],
+      machine = await startMachine(namespace, [
+        ...['/usr/bin/unshare', '--mount', '--propagation=slave', '/bin/sh', '-ec', script, base, folder],
+        ...[
+          '/usr/bin/systemd-nspawn',
+          `--directory=${folder}/root`,
+          '--boot',
+          '--register=no',
+          '--keep-unit',
         ],
-        { SYSTEMD_NSPAWN_UNIFIED_HIERARCHY: '1', SYSTEMD_NSPAWN_API_VFS_WRITABLE: 'network' },
-      )
-      machine = child
-      let said = ''
-      for (const stream of [child.stdout, child.stderr])
-        stream.on('data', (text: Buffer) => {
-          said = `${said}${text}`.slice(-4000)
-        })
-      const endMs = Date.now() + bootMs
-      const children = `/proc/${child.pid}/task/${child.pid}/children`
-      for (;;) {
-        if (Date.now() > endMs || child.exitCode !== null) throw new Error(`the box does not start: ${said}`)
-        leader = Number(readFileSync(children, 'utf8').trim().split(' ')[0] || 0)
-        if (leader !== 0 && existsSync(`/proc/${leader}/root/run/systemd/private`)) break
-        await sleep(50)
-      }
-      await run(['/usr/bin/systemctl', 'is-system-running', '--wait'], {
-        allowFailure: true,
-        deadlineMs: bootMs,
-      })
+        ...[`--network-namespace-path=/run/netns/${namespace}`, '--capability=CAP_NET_ADMIN,CAP_NET_RAW'],
+        ...[`--machine=${namespace}`, '--console=pipe', '--quiet', ...binds],
+      ])
     },
     async cut() {
-      if (machine === null) return
-      const ended = endOf(machine)
-      if (leader !== 0) process.kill(leader, 'SIGKILL')
-      else machine.kill('SIGKILL')
-      await ended
+      await machine?.cut()
       machine = null
-      leader = 0
     },
-    run,
-    start: (argv) => startTool(enter(argv)),
+    async halt() {
+      await machine?.halt()
+      machine = null
+    },
+    run: (argv, options) => started().run(argv, options),
+    start: (argv) => started().start(argv),
     garrison: (...args) => [node, join(repository, 'agent', 'main.ts'), ...args],
     write(path, content, mode = 0o644) {
       mkdirSync(dirname(inside(path)), { recursive: true })

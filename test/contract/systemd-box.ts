@@ -1,11 +1,12 @@
 // A real systemd as process 1 of a box: this machine's own files under an overlay that forgets, with namespaces of its own. Needs root.
 import { globSync } from 'node:fs'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { endOf, type Outcome, runTool, startTool, takeLock } from '../lab/processes.ts'
+import { type Outcome, runTool } from '../lab/processes.ts'
 import { ensureRequirements } from '../lab/requirements.ts'
+import { machineRequirements, startMachine } from './nspawn.ts'
 
 /** A booted box. */
 export interface SystemdBox {
@@ -21,7 +22,7 @@ export interface SystemdBox {
 
 /** Mounts live in a namespace of this script, so that nothing is left of them however it ends. */
 const script = `
-folder=$1 deb=$2
+folder=$1 deb=$2 name=$3
 mount -t tmpfs -o size=1g box "$folder"
 mkdir "$folder/up" "$folder/work" "$folder/root"
 mount -t overlay box -o "lowerdir=/,upperdir=$folder/up,workdir=$folder/work" "$folder/root"
@@ -30,94 +31,41 @@ rm -rf etc/systemd/system/*.wants usr/sbin/policy-rc.d var/lib/garrison etc/garr
 : > etc/machine-id
 cp "$deb" garrison.deb
 ln -sf /lib/systemd/system/multi-user.target etc/systemd/system/default.target
-keep=--keep-unit
-test ! -d /run/systemd/system || keep=
-exec env SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 /usr/bin/systemd-nspawn --quiet --directory="$folder/root" \\
-  --register=no $keep --private-network --machine=garrison-box --console=pipe --boot`
+exec /usr/bin/systemd-nspawn --quiet --directory="$folder/root" \\
+  --register=no --keep-unit --private-network --machine="$name" --console=pipe --boot`
 
-const bootMs = 60_000
 const patienceMs = 40_000
+let booted = 0
 
-/** Reads a file of a process; empty once that has ended. */
-const ofProcess = async (path: string): Promise<string> =>
-  readFile(`/proc/${path}`, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT' || error.code === 'ESRCH') return ''
-    throw error
-  })
-
-/** The systemd that a process has brought forth; null until there is one. */
-async function systemdBelow(pid: number): Promise<number | null> {
-  for (const child of (await ofProcess(`${pid}/task/${pid}/children`)).trim().split(' ')) {
-    if (child === '') continue
-    if ((await ofProcess(`${child}/comm`)) === 'systemd\n') return Number(child)
-    const below = await systemdBelow(Number(child))
-    if (below !== null) return below
-  }
-  return null
-}
-
-/** Boots a box that finds the package at /garrison.deb. One at a time on a machine: systemd-nspawn has one place for its own. */
+/** Boots a box that finds the package at /garrison.deb. */
 export async function bootSystemdBox(deb: string, progress: (line: string) => void): Promise<SystemdBox> {
-  await ensureRequirements(progress, [
-    { package: 'systemd-container', path: '/usr/bin/systemd-nspawn' },
-    { package: 'util-linux', path: '/usr/bin/nsenter' },
-  ])
-  const lock = await takeLock(join(tmpdir(), 'garrison-box.lock'), true)
+  await ensureRequirements(progress, machineRequirements)
   const folder = await mkdtemp(join(tmpdir(), 'garrison-box-'))
+  const name = `garrison-${process.pid}-${booted++}`
   // The first process of a namespace of processes takes all of them along, however it ends.
   const spaces = ['--mount', '--propagation', 'private', '--pid', '--fork', '--kill-child', '--mount-proc']
-  const unshare = ['/usr/bin/unshare', ...spaces, '--']
-  const nspawn = startTool([...unshare, '/bin/sh', '-ec', script, 'box', folder, deb])
-  let said = ''
-  for (const stream of [nspawn.stdout, nspawn.stderr])
-    stream.on('data', (chunk: Buffer) => {
-      said = `${said}${chunk}`.slice(-4000)
-    })
-  const ended = endOf(nspawn)
-  let first: number | null = null
-
-  const run: SystemdBox['run'] = (argv, options) =>
-    runTool(['/usr/bin/nsenter', `--target=${first}`, '--all', '--', ...argv], {
-      deadlineMs: 120_000,
-      ...options,
-    })
-  const close = async () => {
-    nspawn.kill('SIGKILL')
-    await ended
-    await rm(folder, { recursive: true, force: true })
-    // Where no systemd keeps the machine's own, systemd-nspawn leaves its control groups behind.
-    const left = globSync('/sys/fs/cgroup/{systemd,unified}/{payload,supervisor}')
-    if (left.length > 0)
-      await runTool(['/usr/bin/find', ...left, '-depth', '-type', 'd', '-delete'], { allowFailure: true })
-    await lock?.release()
-  }
-  const untilBy = async (ms: number, what: string, isSo: () => Promise<boolean>) => {
-    const givenUpMs = performance.now() + ms
-    while (!(await isSo())) {
-      if (performance.now() > givenUpMs) throw new Error(`not so within ${ms} ms: ${what}\n${said}`)
-      await sleep(100)
-    }
-  }
-  try {
-    await untilBy(bootMs, 'the box has booted', async () => {
-      if (nspawn.exitCode !== null) throw new Error(`systemd-nspawn: exit ${nspawn.exitCode}\n${said}`)
-      first ??= nspawn.pid === undefined ? null : await systemdBelow(nspawn.pid)
-      if (first === null) return false
-      const { stdout } = await run(['/usr/bin/systemctl', 'is-system-running'], { allowFailure: true })
-      return /^(running|degraded)$/m.test(stdout)
-    })
-  } catch (error) {
-    await close()
-    throw error
-  }
+  const machine = await startMachine(name, [
+    ...['/usr/bin/unshare', ...spaces, '--', '/bin/sh', '-ec', script, 'box', folder, deb, name],
+  ])
   return {
-    run,
+    run: (argv, options) => machine.run(argv, { deadlineMs: 120_000, ...options }),
     async show(unit, ...properties) {
-      const { stdout } = await run(['/usr/bin/systemctl', 'show', `--property=${properties.join()}`, unit])
+      const { stdout } = await machine.run([
+        ...['/usr/bin/systemctl', 'show', `--property=${properties.join()}`, unit],
+      ])
       return Object.fromEntries(stdout.split('\n').map((line) => line.split(/=(.*)/s, 2)))
     },
-    until: (what, isSo) => untilBy(patienceMs, what, isSo),
-    close,
+    async until(what, isSo) {
+      const givenUpMs = performance.now() + patienceMs
+      while (!(await isSo())) {
+        if (performance.now() > givenUpMs) throw new Error(`not so within ${patienceMs} ms: ${what}`)
+        await sleep(100)
+      }
+    },
+    async close() {
+      await machine.cut()
+      await rm(folder, { recursive: true, force: true })
+    },
   }
 }
 

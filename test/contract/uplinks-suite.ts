@@ -8,27 +8,10 @@ const cloudInit = '/etc/cloud/cloud.cfg.d/99-garrison-network.cfg'
 
 /** Runs the suite with one backend. */
 export async function suite(backend: Backend): Promise<void> {
-  const {
-    host,
-    box,
-    unit,
-    eni,
-    kept,
-    byMac,
-    lanFixed,
-    foreign,
-    addresses,
-    wayTo,
-    until,
-    declare,
-    garrison,
-    settle,
-    settled,
-    answersFromFar,
-    rename,
-    powerCut,
-    bothUp,
-  } = await makeWorld(backend)
+  const world = await makeWorld(backend)
+  const { host, box, unit, foreign, eni, kept, byMac, lanFixed } = world
+  const { addresses, wayTo, until, bothUp, answersFromFar } = world
+  const { declare, garrison, settle, settled, rename, goDown } = world
 
   t.test('a new interface by DHCP is safe, and then settled', async (t) => {
     // As it is where cloud-init is installed.
@@ -72,7 +55,7 @@ export async function suite(backend: Backend): Promise<void> {
       await settle({ eni, lan: lanFixed })
       t.match(addresses('ens7'), '192.0.2.10/24')
       answersFromFar()
-      await powerCut()
+      await goDown('cut')
       rename('eth0', 'eth9')
       rename('ens7', 'eth0')
       rename('eth9', 'ens7')
@@ -80,7 +63,7 @@ export async function suite(backend: Backend): Promise<void> {
       await bothUp('ens7', 'eth0')
       await settled({ eni, lan: lanFixed })
       answersFromFar()
-      await powerCut()
+      await goDown('cut')
       rename('eth0', 'eth1')
       rename('ens7', 'eth0')
       await box.boot()

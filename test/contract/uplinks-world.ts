@@ -48,7 +48,10 @@ const fixed = { cidr: '192.0.2.10/24', gateway: '192.0.2.1', dns: ['192.0.2.53']
 export async function makeWorld(backend: Backend) {
   await ensureRequirements(
     (line) => t.comment(line),
-    [{ package: 'dnsmasq-base', path: '/usr/sbin/dnsmasq' }],
+    [
+      { package: 'dnsmasq-base', path: '/usr/sbin/dnsmasq' },
+      { package: 'nftables', path: '/usr/sbin/nft' },
+    ],
   )
   const made = namespaces()
   const [host, vpc, lan] = ['box', 'vpc', 'lan'].map((name) => made.make(name)) as [
@@ -122,8 +125,8 @@ export async function makeWorld(backend: Backend) {
   const addresses = (device: string): string => host.ip('-brief', 'address', 'show', 'dev', device)
   const wayTo = (address: string): string =>
     /\bdev (\S+)/.exec(host.ip('route', 'get', address))?.[1] ?? 'nowhere'
-  const declare = (uplinks: Document): void =>
-    box.write('/etc/garrison/host.yaml', stringify({ version: 1, uplinks }))
+  const declare = (uplinks: Document, more: Document = {}): void =>
+    box.write('/etc/garrison/host.yaml', stringify({ version: 1, uplinks, ...more }))
   const garrison = async (...args: readonly string[]) => {
     const { exit, stdout, stderr } = await box.run(box.garrison(...args, '--json'), { allowFailure: true })
     const line = stdout.trim().split('\n').at(-1) ?? ''
@@ -150,8 +153,9 @@ export async function makeWorld(backend: Backend) {
     host.ip('link', 'set', to, 'up')
   }
   /** The namespace outlives the host, so what the kernel knew is forgotten by hand. */
-  const powerCut = async (): Promise<void> => {
-    await box.cut()
+  const goDown = async (how: 'cut' | 'halt'): Promise<void> => {
+    await box[how]()
+    host.run(['/usr/sbin/nft', 'flush', 'ruleset'])
     for (const [device] of host.ip('-brief', 'link').matchAll(/^(?!lo\b)[^\s@]+/gm)) {
       host.ip('address', 'flush', 'dev', device)
       host.ip('link', 'set', device, 'down')
@@ -174,6 +178,6 @@ export async function makeWorld(backend: Backend) {
     ...{ host, vpc, lan, box, unit: units[backend], foreign: foreign[backend] },
     ...{ eni, kept, byMac, lanFixed },
     ...{ addresses, wayTo, until, bothUp, answersFromFar },
-    ...{ declare, garrison, settle, settled, rename, powerCut },
+    ...{ declare, garrison, settle, settled, rename, goDown },
   }
 }
