@@ -6,7 +6,8 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { HostReader } from '../../provisioning/host.ts'
-import { ipNeighbours, parseNeighbours } from '../../provisioning/link/ip.ts'
+import { contains, parseCidr, parseIp } from '../../provisioning/link/address.ts'
+import { ipNeighbours, ipRoutes, parseNeighbours, parseRoutes } from '../../provisioning/link/ip.ts'
 import { carriedAgain, lively, type Session, sessionsOf } from '../../provisioning/link/ss.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import type { Action, UndoAction, Witness } from '../../provisioning/resource.ts'
@@ -59,9 +60,25 @@ async function neighbourAnswers({ run, reader }: UndoParts, { address, device }:
   await run(inUnit(['/usr/sbin/ip', 'neighbour', 'replace', address, 'dev', device, 'use'], [0, 1, 2, 255]))
   await sleep(askedMs)
   const { stdout } = await reader.query(ipNeighbours())
-  return parseNeighbours(stdout).some(
+  const answers = parseNeighbours(stdout).some(
     (one) => one.address === address && one.device === device && one.conditions.includes('REACHABLE'),
   )
+  return answers && (await isReached(reader, { address, device }))
+}
+
+/**
+ * Whether packets to a neighbour leave by the device. That it answers ARP does not say so: without an address there the kernel asks
+ * with that of another interface.
+ */
+async function isReached(reader: HostReader, { address, device }: Pick<Neighbour, 'address' | 'device'>) {
+  const ip = parseIp(address)
+  if (ip === null) return false
+  const { stdout } = await reader.query(ipRoutes(ip.family))
+  return parseRoutes(ip.family, stdout).some(({ type, hops, to, via }) => {
+    if (type !== 'unicast' || !hops.some((hop) => hop.device === device)) return false
+    const network = parseCidr(to)
+    return via === address || (via === null && network !== null && contains(network, ip))
+  })
 }
 
 async function arm(parts: UndoParts, action: Extract<UndoAction, { operation: 'arm' }>): Promise<void> {

@@ -113,46 +113,60 @@ t.test('confirmed by hand while it is still being made, it is not told as undone
   t.match(await performer.perform(confirm), { stderrTail: 'confirmed by anna' })
 })
 
-t.test(
-  'what a host with much to do cannot ask in time is asked again, and not held against it',
-  async (t) => {
-    const base = hostFolder(t)
-    const folder = join(base, 'undo')
-    const failures = ['flush', 'replace', 'replace']
-    const asked: string[] = []
-    const parts: UndoParts = {
-      ...{ folder, timer: endlessTimer },
-      reader: {
-        ...readerOf({ files: new Map(), journal: [] }),
-        now: async () => 1,
-        query: async () => ({
-          ...{ exit: 0, stderr: '' },
-          stdout: JSON.stringify([{ dst: '192.0.2.1', dev: 'lni', state: ['REACHABLE'] }]),
-        }),
-      },
-      run: async ({ argv }) => {
-        const verb = argv[2] ?? ''
-        asked.push(verb)
-        if (failures[0] !== verb) return
-        failures.shift()
-        throw new HostError('action.deadline', 'systemd-run did not end in time')
-      },
-    }
-    const files = [join(base, 'etc/changed')]
-    const arm = { kind: 'undo', operation: 'arm', summary: 'change', deadlineMs: 60_000 } as const
-    await performUndo(parts, { ...arm, files, reload: [] })
-    const witnesses = [{ kind: 'neighbour', device: 'lni', address: '192.0.2.1' }] as const
-    t.equal(
-      await performUndo(parts, { kind: 'undo', operation: 'confirm', witnesses }),
-      'confirmed by 192.0.2.1 on lni',
-    )
-    t.strictSame(
-      asked,
-      ['flush', 'flush', 'replace', 'replace', 'replace'],
-      'forgotten once, asked until it was',
-    )
-  },
-)
+/** Confirms a change by a neighbour that answers ARP; who is asked what, with the routes of the host at each look. */
+async function confirmedBy(
+  t: Test,
+  { failures = [], routes }: { readonly failures?: string[]; readonly routes: (look: number) => object[] },
+) {
+  const base = hostFolder(t)
+  const asked: string[] = []
+  let looks = 0
+  const answerTo = (argv: readonly string[]): string => {
+    if (argv.includes('neighbour'))
+      return JSON.stringify([{ dst: '192.0.2.1', dev: 'lni', state: ['REACHABLE'] }])
+    return argv.includes('route') ? JSON.stringify(routes(looks++)) : ''
+  }
+  const parts: UndoParts = {
+    ...{ folder: join(base, 'undo'), timer: endlessTimer },
+    reader: {
+      ...readerOf({ files: new Map(), journal: [] }),
+      now: async () => 1,
+      query: async (argv) => ({ exit: 0, stdout: answerTo(argv), stderr: '' }),
+    },
+    run: async ({ argv }) => {
+      const verb = argv[2] ?? ''
+      asked.push(verb)
+      if (failures[0] !== verb) return
+      failures.shift()
+      throw new HostError('action.deadline', 'systemd-run did not end in time')
+    },
+  }
+  const arm = { kind: 'undo', operation: 'arm', summary: 'change', deadlineMs: 60_000 } as const
+  await performUndo(parts, { ...arm, files: [join(base, 'etc/changed')], reload: [] })
+  const witnesses = [{ kind: 'neighbour', device: 'lni', address: '192.0.2.1' }] as const
+  t.equal(
+    await performUndo(parts, { kind: 'undo', operation: 'confirm', witnesses }),
+    'confirmed by 192.0.2.1 on lni',
+  )
+  return asked
+}
+const near = { dst: '192.0.2.0/24', dev: 'lni', protocol: '2' }
+const byDefault = { dst: 'default', gateway: '192.0.2.1', dev: 'lni' }
+
+t.test('what a host with much to do cannot ask in time is asked again, not held against it', async (t) => {
+  const asked = await confirmedBy(t, { failures: ['flush', 'replace', 'replace'], routes: () => [near] })
+  t.strictSame(asked, ['flush', 'flush', 'replace', 'replace', 'replace'], 'forgotten once')
+})
+
+t.test('a router that answers ARP is no witness where nothing is sent to it', async (t) => {
+  const elsewhere = [
+    { ...near, dev: 'eni' },
+    { ...byDefault, gateway: '192.0.2.2' },
+    { ...near, type: '6' },
+  ]
+  const asked = await confirmedBy(t, { routes: (look) => (look < 2 ? elsewhere : [byDefault]) })
+  t.strictSame(asked, ['flush', 'replace', 'replace', 'replace'])
+})
 
 t.test(
   'while one is pending no other is armed, and a wait for witnesses tells that it was undone',
