@@ -7,6 +7,7 @@ import { parseTable } from '../../provisioning/firewall/nft.ts'
 import { rulesFile } from '../../provisioning/firewall/observe.ts'
 import { differences, namedGuard, rulesetOf, transactionOf } from '../../provisioning/firewall/ruleset.ts'
 import { type FirewallHost, firewallReader, printedBy, sshLine } from './firewall-host.ts'
+import { readsNoCloud } from './no-cloud.ts'
 
 const documentOf = (body: unknown) =>
   parseDocument([{ path: 'host.yaml', text: JSON.stringify({ version: 1, firewall: body }) }])
@@ -186,7 +187,7 @@ t.test('a local network interface is guarded by its MAC as soon as anybody knows
     const reader = firewallReader({})
     const readText = async (path: string) =>
       path === '/etc/systemd/network/05-garrison-lan.network' ? file : null
-    const { wanted } = await firewall.observe({ ...reader, readText }, document)
+    const { wanted } = await firewall.observe({ ...reader, ...readsNoCloud, readText }, document)
     return wanted?.rules.flatMap(({ chain, comment }) => (chain === 'input' ? [comment] : []))
   }
   t.strictSame(await guards(null), ['guard lan', 'guard lan.*'], 'the metadata do not tell it yet')
