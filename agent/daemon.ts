@@ -134,8 +134,8 @@ async function readTagged(imds: Imds, tag: string): Promise<TaggedAnswer> {
 }
 
 /**
- * What the desired document says to the daemon: read anew only when a file of it, or who may read it, has changed; or a minute after it
- * could not be read, for each try starts a process.
+ * What the desired document says to the daemon: read anew when a file of it, or who may read it, has changed. When it could not be read,
+ * it is tried again the next time where that may help, and else after a minute, for each try starts a process.
  */
 function settingsOf(root: string): () => Promise<DaemonSettings> {
   const folder = join(root, 'etc/garrison')
@@ -157,8 +157,8 @@ function settingsOf(root: string): () => Promise<DaemonSettings> {
     const of = JSON.stringify(paths.map((path) => [path, statSync(path, { throwIfNoEntry: false })?.ctimeMs]))
     if (known?.of !== of || hostClock.steadyMs() >= known.againMs) {
       const now = { of, settings: read(), againMs: Number.POSITIVE_INFINITY }
-      now.settings.catch(() => {
-        now.againMs = hostClock.steadyMs() + settingsAgainMs
+      now.settings.catch((error: unknown) => {
+        now.againMs = hostClock.steadyMs() + (problemOf(error).retry ? 0 : settingsAgainMs)
       })
       known = now
     }
