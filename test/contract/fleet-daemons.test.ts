@@ -308,16 +308,20 @@ await t.test('rotate: new keys, while everyone stays linked', async (t) => {
   const ends = new Map<Host, number>()
   for (const host of hosts) ends.set(host, (await host.membership()).untilMs)
   const keys = new Set(hosts.map((host) => readFileSync(join(host.fleetFolder, 'identity.pem'), 'utf8')))
+  const logOf = (host: Host) => readFileSync(host.logPath, 'utf8').slice(since.get(host))
   await until(
-    'all have new certificates',
-    () => every(async (host) => (await host.membership()).untilMs > (ends.get(host) ?? 0)),
+    'all have new certificates, and their ports use them',
+    // The file is there before the port has taken it up.
+    () =>
+      every(
+        async (host) =>
+          (await host.membership()).untilMs > (ends.get(host) ?? 0) && /new certificate/.test(logOf(host)),
+      ),
     180_000,
   )
   for (const host of hosts) {
     keys.add(readFileSync(join(host.fleetFolder, 'identity.pem'), 'utf8'))
-    const log = readFileSync(host.logPath, 'utf8').slice(since.get(host))
-    t.match(log, /new certificate/)
-    t.notMatch(log, /peer lost/, `${host.name} lost nobody`)
+    t.notMatch(logOf(host), /peer lost/, `${host.name} lost nobody`)
   }
   t.equal(keys.size, 6)
   t.ok(await allLinked())
