@@ -82,10 +82,10 @@ export function partsOf(root = '/'): Parts<Connection> {
         })
       return catalogueOf([], files)
     },
-    async document(file, dropIn) {
+    async document(file, dropIns = []) {
       const found =
         file === undefined ? await readDesiredFiles(documentFolder) : [await readOne(file, 'desired.missing')]
-      const files = dropIn === undefined ? found : withDropIn(found, dropIn)
+      const files = dropIns.reduce(withDropIn, found)
       const { shipped, own } = await readTemplates()
       const hash = createHash('sha256')
       for (const { path, text } of [...files, ...shipped, ...own])

@@ -58,10 +58,10 @@ export interface Parts<Libvirt = unknown> {
   /** The templates of this host, or those in one folder. Throws `desired.not-trusted`, `host.denied`. */
   readonly templates: (folder?: string) => Promise<Catalogue>
   /**
-   * The document of this host, with one more drop-in where one is given, or of one file. Throws `desired.missing`, `desired.invalid`,
+   * The document of this host, with more drop-ins where they are given, or of one file. Throws `desired.missing`, `desired.invalid`,
    * `host.denied`.
    */
-  readonly document: (file?: string, dropIn?: DocumentFile) => Promise<ReadDocument>
+  readonly document: (file?: string, dropIns?: readonly DocumentFile[]) => Promise<ReadDocument>
   readonly lock: (who: string) => Promise<{ release(): Promise<void> }>
   /** Takes a place, a VM or an image for one job alone. Throws `job.busy`. */
   readonly hold: (what: string, who: string) => Promise<{ release(): Promise<void> }>
@@ -116,13 +116,13 @@ export interface Context<Libvirt = unknown> {
   readonly clock: () => number
   readonly signal: AbortSignal
   /**
-   * `fresh`: the observation begins after this call. `file`: plan for this document. `dropIn`: plan for the document of this host as it
-   * would be with this file, named as the others are (`host.d/…`).
+   * `fresh`: the observation begins after this call. `file`: plan for this document. `dropIns`: plan for the document of this host as it
+   * would be with these files, named as the others are (`host.d/…`).
    */
   look(options: {
     readonly fresh: boolean
     readonly file?: string | undefined
-    readonly dropIn?: DocumentFile | undefined
+    readonly dropIns?: readonly DocumentFile[] | undefined
   }): Promise<View>
   /** Lines of one apply; throws `apply.locked`, `desired.missing`, `desired.invalid` before the first. */
   apply(asked: AskedApply): AsyncGenerator<ApplyEvent>
@@ -238,9 +238,9 @@ export function contextsOf<Libvirt>(
   let last: { readonly view: View; readonly digest: string; readonly begun: number } | null = null
   let applying: { readonly who: string; readonly sinceMs: number; readonly stop: () => void } | null = null
 
-  const read = async (file?: string, dropIn?: DocumentFile) => {
+  const read = async (file?: string, dropIns?: readonly DocumentFile[]) => {
     try {
-      return { ...(await parts.document(file, dropIn)), problem: null }
+      return { ...(await parts.document(file, dropIns)), problem: null }
     } catch (error) {
       const problem = problemOf(error)
       return { desired: nothingDesired, digest: `${problem.code}: ${problem.message}`, problem }
@@ -344,9 +344,9 @@ export function contextsOf<Libvirt>(
     libvirt: parts.libvirt,
     ownLibvirt: parts.ownLibvirt,
     libvirtFolders: parts.libvirtFolders,
-    async look({ fresh, file, dropIn }) {
-      if (file !== undefined || dropIn !== undefined) {
-        const document = await read(file, dropIn)
+    async look({ fresh, file, dropIns }) {
+      if (file !== undefined || dropIns !== undefined) {
+        const document = await read(file, dropIns)
         if (document.problem)
           throw new HostError(document.problem.code, document.problem.message, document.problem)
         return observe(document)

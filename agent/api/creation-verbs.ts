@@ -1,7 +1,16 @@
 // The part of the table of verbs that brings VMs into being: create, export and import, and the images that they begin as.
 
+import { RISKS } from '../../provisioning/resource.ts'
 import { detach } from './job-verbs.ts'
 import type { Verb } from './verbs.ts'
+
+const declared = {
+  kind: 'vm',
+  placeholder: 'VM',
+  brief: "names, UUIDs, or patterns such as 'web-*', of declared VMs",
+  many: true,
+  required: true,
+} as const
 
 const declaring = {
   plan: { kind: 'switch', brief: 'show the declaration and what would be done; write nothing' },
@@ -154,6 +163,61 @@ export const creationVerbs = {
       declared: 'vm, file, goesOn (false)',
     },
     streams: true,
+  },
+  'vm accept': {
+    brief: 'leave what differs of VMs until a day',
+    help: 'Writes into host.d/vm-NAME.yaml that what garrison plan shows of these VMs now is left as it is, to the end of that day in UTC; what is accepted already gets that day too. Then apply leaves it, garrison check tells it, and from the next day on it is drift again. Other drift of theirs is not accepted by it. Nothing is done to the VMs.',
+    examples: [
+      ["garrison vm accept web-1 --until 2027-01-31 --reason 'load test'", 'all that differs of it now'],
+      ["garrison vm accept 'web-*' --until 2027-01-31 --plan", 'what would be written for each'],
+    ],
+    operands: { names: declared },
+    flags: {
+      until: {
+        kind: 'text',
+        placeholder: 'DATE',
+        brief: 'the last day on which it is left: 2027-01-31',
+        required: true,
+      },
+      reason: { kind: 'text', placeholder: 'TEXT', brief: 'why, for whoever finds it' },
+      plan: { kind: 'switch', brief: 'show it; write nothing' },
+    },
+    door: 'admin',
+    schema: 'garrison/vm-accept/1',
+    json: {
+      'as-declared': 'vm: nothing differs',
+      planned: declareLines.planned,
+      accepted: 'vm, file, until, why and paths, as garrison plan shows them',
+    },
+    streams: true,
+  },
+  'vm revert': {
+    brief: 'make VMs again what the document declares',
+    help: 'As apply, of these VMs alone: what a person has changed is taken back, also what garrison vm accept has left, which is taken out of host.d/vm-NAME.yaml first. What another file of the document accepts is named, and stays. A definition is changed for the next start; what would be lost for good, or interrupt, needs --allow.',
+    examples: [
+      ['garrison vm revert web-1 --plan', 'what would be done'],
+      ['garrison vm revert web-1 --allow disruptive', 'a disk that somebody attached is taken away too'],
+    ],
+    operands: { names: declared },
+    flags: {
+      allow: {
+        kind: 'choice',
+        placeholder: 'RISK',
+        brief: 'perform steps up to this risk: safe (the default), disruptive or destroys-data',
+        choices: RISKS,
+      },
+      plan: { kind: 'switch', brief: 'show it; write and do nothing' },
+    },
+    door: 'admin',
+    schema: 'garrison/vm-revert/1',
+    json: {
+      planned: 'with --plan: vm and steps (id, subject, summary, risk)',
+      'taken-back': 'vm, file, paths that are accepted no more; plan: whether they only would not be',
+      'still-accepted': 'vm and accepted: path, until and where (the file and line that says so)',
+      'the lines of apply': declareLines['the lines of apply'],
+    },
+    streams: true,
+    steps: true,
   },
   'vm export': {
     brief: 'write a VM into a folder that it can be imported from',

@@ -2,7 +2,6 @@
 
 import { HostError } from '../../provisioning/problem.ts'
 import type { Action } from '../../provisioning/resource.ts'
-import type { ObservedVms } from '../../provisioning/vms/observe.ts'
 import type { Context } from '../api/context.ts'
 import { isProgress, type Progress } from '../api/progress.ts'
 import { bytes, duration, paint, paragraph, type Terminal, withTail } from '../api/terminal.ts'
@@ -10,6 +9,7 @@ import { toldBy } from '../api/told.ts'
 import { type Args, EXIT, type Exit } from '../api/verbs.ts'
 import { watchImage } from './image-progress.ts'
 import { progressText } from './job-progress.ts'
+import { lookAtVms } from './vm-drop-in.ts'
 
 /** One line of the answer. */
 export type FetchLine =
@@ -33,7 +33,7 @@ const invalid = (message: string): HostError =>
 /** The pool that is meant, which may be used. Throws `request.invalid`, and why it may not be. */
 async function poolOf(context: Context, name: string | undefined) {
   const { poolObjection } = await import('../../provisioning/vms/pools.ts')
-  const { assessments, desired } = await context.look({ fresh: true })
+  const { vms, desired } = await lookAtVms(context)
   const pools = Object.entries(desired.vms?.pools ?? {})
   const [only] = pools.length === 1 ? pools : []
   const [known, { path }] = pools.find(([one]) => one === name) ??
@@ -44,10 +44,7 @@ async function poolOf(context: Context, name: string | undefined) {
         ? `it must be said which pool: --pool ${pools.map(([one]) => one).join(' or ') || '(vms.pools has none)'}`
         : `the document declares no pool ${name}`,
     )
-  const seen = assessments.find(({ resource }) => resource === 'vms')
-  if (seen?.problem !== undefined)
-    throw new HostError(seen.problem.code, seen.problem.message, { details: { ...seen.problem.details } })
-  const pool = (seen?.observed as ObservedVms | undefined)?.pools.find((one) => one.name === known)
+  const pool = vms.pools.find((one) => one.name === known)
   const objection = pool === undefined ? null : poolObjection(pool, path)
   if (objection !== null) throw new HostError(objection.code, objection.message)
   return { name: known ?? '', path, isThere: pool?.folder === 'folder' }

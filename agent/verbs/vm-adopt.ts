@@ -1,18 +1,15 @@
 // The verb `vm adopt`: writes into the document what a VM is, where nobody declared it or a person has changed it.
 
-import { join } from 'node:path'
 import { HostError } from '../../provisioning/problem.ts'
-import type { Json, Resource } from '../../provisioning/resource.ts'
 import type { WrittenDisk } from '../../provisioning/vms/adopted.ts'
-import type { ObservedVms } from '../../provisioning/vms/observe.ts'
 import type { Context } from '../api/context.ts'
 import { isProgress } from '../api/progress.ts'
 import { paragraph, type Terminal } from '../api/terminal.ts'
 import { type Args, EXIT, type Exit } from '../api/verbs.ts'
-import { createFile, replaceFile } from '../host/files.ts'
 import type { Connection } from '../node-libvirt/index.ts'
 import type { DefinedVm } from '../vms/facts.ts'
-import { type DeclareLine, onlyOf, render as renderDeclare } from './vm-declare.ts'
+import { type DeclareLine, render as renderDeclare } from './vm-declare.ts'
+import { lookAtVms, onlyOf, planned, readDropIn, surveyOf, writeDropIns } from './vm-drop-in.ts'
 
 /** One line of the answer. */
 export type AdoptLine =
@@ -22,19 +19,10 @@ export type AdoptLine =
 
 const verb = 'vm adopt'
 
-/** A file of the document as it shall be (null: as it is), and what it cannot say; `before` is null for a new one. */
+/** A file of the document as it shall be (null: as it is), and what it cannot say. */
 interface Adopting {
-  readonly before: string | null
   readonly text: string | null
   readonly unsaid: readonly string[]
-}
-
-async function observed(context: Context<Connection>, dropIn?: { path: string; text: string }) {
-  const { assessments, desired } = await context.look({ fresh: true, dropIn })
-  const seen = assessments.find(({ resource }) => resource === 'vms')
-  if (seen?.problem !== undefined)
-    throw new HostError(seen.problem.code, seen.problem.message, { details: { ...seen.problem.details } })
-  return { vms: seen?.observed as ObservedVms, desired }
 }
 
 /** A VM that nobody declared, as its definition says. Its disks are taken as they are, where they are. */
@@ -63,49 +51,42 @@ async function declared(context: Context<Connection>, vm: DefinedVm): Promise<Ad
   const on = new Date(context.clock()).toISOString().slice(0, 10)
   const heading = `As garrison vm adopt found it on ${on}, for ${context.who}.`
   const declaration = { ...machine, disks: Object.fromEntries(disks) }
-  return { before: null, text: documentText(vm.name, declaration, heading), unsaid }
+  return { text: documentText(vm.name, declaration, heading), unsaid }
 }
 
 /** What differs from what is declared, written into the drop-in of the VM; null when nothing does. */
 async function drifted(
   context: Context<Connection>,
   { name }: DefinedVm,
-  path: string,
+  before: string | null,
 ): Promise<Adopting | null> {
-  const [{ adoptedDrift }, { survey }, { withValues }] = await Promise.all([
+  const [{ adoptedDrift }, { withValues }] = await Promise.all([
     import('../../provisioning/vms/adopted.ts'),
-    import('../../provisioning/vms/survey.ts'),
     import('../vms/declaration.ts'),
   ])
-  const { vms: seen, desired } = await observed(context)
-  const machine = seen.machines.find((one) => one.name === name)
-  const found = machine && desired.vms ? survey(seen, desired.vms, machine) : null
-  if (found?.objection) throw new HostError(found.objection.code, found.objection.message)
+  const found = await surveyOf(await lookAtVms(context), name)
   if (!found?.defined) return null
   const { sets, unsaid } = adoptedDrift(
     found.differences,
     found.defined.model,
-    machine?.domain?.autostart ?? false,
+    found.seen.domain?.autostart ?? false,
   )
   if (sets.length === 0 && unsaid.length === 0) return null
-  const before = await context.reader.readText(path)
-  return { before, text: sets.length === 0 ? null : withValues(before ?? '', name, sets), unsaid }
+  const whole = sets.map(({ path, value }) => ({ path: ['vms', 'machines', name, ...path], value }))
+  return { text: sets.length === 0 ? null : withValues(before ?? '', whole), unsaid }
 }
 
-/** Adopts it. Throws `request.no-such-vm`, `desired.missing`, `desired.invalid`, `vm.not-defined`, `file.exists`. */
+/** Adopts it. Throws `request.no-such-vm`, `desired.missing`, `desired.invalid`, `vm.not-defined`, `file.exists`, `plan.changed`. */
 export async function* run(
   context: Context<Connection>,
   { vm: called, plan }: Args<'vm adopt'>,
 ): AsyncGenerator<AdoptLine> {
-  const [{ readVms }, { findVm }, { wantFitName }, { dropInOf }, { openChanges }, { vms: resource }] =
-    await Promise.all([
-      import('../vms/facts.ts'),
-      import('../vms/select.ts'),
-      import('../vms/site.ts'),
-      import('../vms/declaration.ts'),
-      import('../vms/changes.ts'),
-      import('../../provisioning/vms/index.ts'),
-    ])
+  const [{ readVms }, { findVm }, { wantFitName }, { vms: resource }] = await Promise.all([
+    import('../vms/facts.ts'),
+    import('../vms/select.ts'),
+    import('../vms/site.ts'),
+    import('../../provisioning/vms/index.ts'),
+  ])
   const { reader, libvirtFolders } = context
   const { vms } = await context.desired()
   const vm = findVm(await readVms(await context.libvirt('monitor'), reader, libvirtFolders.run), called)
@@ -115,46 +96,26 @@ export async function* run(
     throw new HostError('vm.not-defined', `${name} has no definition, only a running guest`, {
       details: { vm: name },
     })
-  const file = dropInOf(name)
-  const path = join(context.documentFolder, file)
+  const dropIn = await readDropIn(context, name)
+  const { file, path } = dropIn
   const isDeclared = vms?.machines[name] !== undefined
-  const adopting = isDeclared ? await drifted(context, vm, path) : await declared(context, vm)
+  const adopting = isDeclared ? await drifted(context, vm, dropIn.before) : await declared(context, vm)
   if (adopting === null) {
     yield { event: 'as-declared', vm: name }
     return
   }
-  const { before, text, unsaid } = adopting
+  const { text, unsaid } = adopting
   if (unsaid.length > 0) yield { event: 'unsaid', vm: name, what: unsaid }
   if (text === null) return
-  const then = await observed(context, { path: file, text })
-  const steps = onlyOf(resource as Resource<ObservedVms>, name).plan(then.vms, then.desired)
+  const then = await lookAtVms(context, [{ path: file, text }])
   if (plan) {
-    yield {
-      event: 'planned',
-      vm: name,
-      file: path,
-      text,
-      steps: steps.map(({ id, subject, summary, risk }) => ({
-        ...{ id, summary, risk },
-        ...(subject !== undefined && { subject }),
-      })),
-    }
+    const steps = onlyOf(resource, [name]).plan(then.vms, then.desired)
+    yield { event: 'planned', vm: name, file: path, text, steps: planned(steps) }
     return
   }
-  const changes = await openChanges(context, `${verb} ${name}`, 'safe')
-  let outcome = 'failed'
-  try {
-    await changes.make({ word: 'adopt', vm: name, summary: `in ${path}`, risk: 'safe' }, async () => {
-      if (before !== null) await replaceFile(path, text, 0o600)
-      else if (!(await createFile(path, text, 0o600)))
-        throw new HostError('file.exists', `${path} is there already`, {
-          details: { path } as Record<string, Json>,
-        })
-    })
-    outcome = 'done'
-  } finally {
-    await changes.end(outcome)
-  }
+  const before = isDeclared ? dropIn.before : null
+  const write = { ...dropIn, before, text, summary: `in ${path}` }
+  await writeDropIns(context, { typed: `${verb} ${name}`, word: 'adopt', writes: [write] })
   yield { event: 'declared', vm: name, file: path, goesOn: false }
 }
 

@@ -1,18 +1,16 @@
 // What `vm create` and `vm import` share: a VM is declared in a drop-in of its own, checked and planned first, and then converged.
 
-import { dirname, join } from 'node:path'
+import { dirname } from 'node:path'
 import type { Desired } from '../../provisioning/desired.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import type { Resource, Step } from '../../provisioning/resource.ts'
-import { diskPath, homePool } from '../../provisioning/vms/names.ts'
-import type { ObservedVms } from '../../provisioning/vms/observe.ts'
+import { diskPath } from '../../provisioning/vms/names.ts'
 import type { DesiredVms } from '../../provisioning/vms/schema.ts'
 import type { Context } from '../api/context.ts'
 import { isProgress, type Progress } from '../api/progress.ts'
 import { paragraph, type Terminal } from '../api/terminal.ts'
 import { toldBy } from '../api/told.ts'
 import { EXIT, type Exit } from '../api/verbs.ts'
-import { createFile } from '../host/files.ts'
 import type { Connection } from '../node-libvirt/index.ts'
 import type { Declaration } from '../vms/declaration.ts'
 import {
@@ -24,6 +22,16 @@ import {
 } from './apply.ts'
 import { watchImage } from './image-progress.ts'
 import { progressText } from './job-progress.ts'
+import {
+  lookAtVms,
+  onlyOf,
+  type PlannedStep,
+  planned,
+  plannedText,
+  readDropIn,
+  wouldBe,
+  writeDropIns,
+} from './vm-drop-in.ts'
 import { commandText } from './wording.ts'
 
 /** One line of the answer. */
@@ -33,7 +41,7 @@ export type DeclareLine =
       readonly vm: string
       readonly file: string
       readonly text: string
-      readonly steps: readonly Pick<Step, 'id' | 'subject' | 'summary' | 'risk'>[]
+      readonly steps: readonly PlannedStep[]
     }
   | { readonly event: 'declared'; readonly vm: string; readonly file: string; readonly goesOn: boolean }
   | Progress
@@ -50,26 +58,6 @@ export interface Declaring {
   /** Disks that must be made, for what is there would be another one. */
   readonly made?: readonly string[]
 }
-
-/** The resource with nothing to do but for one VM and the pools that it has files in. */
-export const onlyOf = (vms: Resource<ObservedVms>, name: string): Resource<ObservedVms> => ({
-  ...vms,
-  plan(observed, desired) {
-    const machine = desired.vms?.machines[name]
-    const used =
-      desired.vms === undefined || machine === undefined
-        ? []
-        : [homePool(desired.vms, machine), ...Object.values(machine.disks).map(({ pool }) => pool)]
-    return vms.plan(
-      {
-        ...observed,
-        machines: observed.machines.filter((one) => one.name === name),
-        pools: observed.pools.filter((pool) => used.includes(pool.name)),
-      },
-      desired,
-    )
-  },
-})
 
 /** Disks of a VM that are fetched as they are: by the key of the step that makes each, its path. */
 function fetchedDisks(vms: DesiredVms | undefined, name: string): ReadonlyMap<string, string> {
@@ -119,10 +107,9 @@ export async function* declareVm(
   context: Context<Connection>,
   { verb, name, declaration, heading, until, made = [] }: Declaring,
 ): AsyncGenerator<DeclareLine> {
-  const [{ documentText, dropInOf }, { wantFree }, { openChanges }, { vms }] = await Promise.all([
+  const [{ documentText }, { wantFree }, { vms }] = await Promise.all([
     import('../vms/declaration.ts'),
     import('../vms/site.ts'),
-    import('../vms/changes.ts'),
     import('../../provisioning/vms/index.ts'),
   ])
   wantFree(name, await context.reader.domains(), verb)
@@ -130,52 +117,23 @@ export async function* declareVm(
     throw new HostError('vm.name-taken', `the document declares a VM ${name} already`, {
       details: { vm: name },
     })
-  const [file, text] = [dropInOf(name), documentText(name, declaration, heading)]
-  const only = onlyOf(vms, name)
-  const { assessments, desired } = await context.look({ fresh: true, dropIn: { path: file, text } })
-  const seen = assessments.find(({ resource }) => resource === vms.id)
-  if (seen?.problem !== undefined)
-    throw new HostError(seen.problem.code, seen.problem.message, { details: { ...seen.problem.details } })
-  const steps = only.plan(seen?.observed as ObservedVms, desired)
+  const dropIn = await readDropIn(context, name)
+  const text = documentText(name, declaration, heading)
+  const { file, path } = dropIn
+  const only = onlyOf(vms, [name])
+  const then = await lookAtVms(context, [{ path: file, text }])
+  const { desired } = then
+  const steps = only.plan(then.vms, desired)
   const blocked = steps.find((step) => step.blocked !== undefined)?.blocked
   if (blocked !== undefined)
     throw new HostError(blocked.code, blocked.message, { details: { ...(blocked.details as object) } })
   await wantPlaces(context.reader, desired, name, made, steps)
-  const path = join(context.documentFolder, file)
   if (until === 'plan') {
-    yield {
-      event: 'planned',
-      vm: name,
-      file: path,
-      text,
-      steps: steps.map(({ id, subject, summary, risk }) => ({
-        ...{ id, summary, risk },
-        ...(subject !== undefined && { subject }),
-      })),
-    }
+    yield { event: 'planned', vm: name, file: path, text, steps: planned(steps) }
     return
   }
-  const changes = await openChanges(context, `${verb} ${name}`, 'safe')
-  let outcome = 'failed'
-  try {
-    await changes.make(
-      {
-        word: 'declare',
-        vm: name,
-        summary: `in ${path}`,
-        risk: 'safe',
-        // It may hold what only root may read; the file is there to be read.
-        actions: [],
-      },
-      async () => {
-        if (!(await createFile(path, text, 0o600)))
-          throw new HostError('file.exists', `${path} is there already`, { details: { path } })
-      },
-    )
-    outcome = 'done'
-  } finally {
-    await changes.end(outcome)
-  }
+  const write = { ...dropIn, before: null, text, summary: `in ${path}` }
+  await writeDropIns(context, { typed: `${verb} ${name}`, word: 'declare', writes: [write] })
   yield { event: 'declared', vm: name, file: path, goesOn: until === 'converge' }
   if (until === 'declare') return
   const applied = linesOf(context.apply({ allow: 'safe', only: vms.id, instead: only as Resource }), (risk) =>
@@ -204,17 +162,7 @@ export function render(line: DeclareLine, terminal: Terminal): string | null {
   if (isProgress(line)) return null
   switch (line.event) {
     case 'planned':
-      return [
-        `${line.file} would be:`,
-        ...line.text
-          .trimEnd()
-          .split('\n')
-          .map((one) => `  ${one}`),
-        'Then would be done:',
-        ...line.steps.map(({ id, subject, summary }) =>
-          paragraph(`  ${[id, subject].filter(Boolean).join(' ')}`, summary, 16),
-        ),
-      ].join('\n')
+      return [...wouldBe(line.file, line.text), 'Then would be done:', ...plannedText(line.steps)].join('\n')
     case 'declared':
       return paragraph(
         '',

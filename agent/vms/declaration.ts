@@ -1,6 +1,6 @@
 // A VM as a person would declare it: from words of a command line, from what another host exported, or from its definition.
 
-import { parse, parseDocument, stringify, YAMLParseError } from 'yaml'
+import { isScalar, isMap as isYamlMap, parse, parseDocument, stringify, YAMLParseError } from 'yaml'
 import { HostError } from '../../provisioning/problem.ts'
 
 /** What stands below `vms.machines.NAME` in a document. */
@@ -58,13 +58,33 @@ export const dropInOf = (name: string): string => `host.d/vm-${name}.yaml`
 export const documentText = (name: string, declaration: Declaration, heading: string): string =>
   `# ${heading.replace(/[\r\n]+/g, ' ')}\n${stringify({ vms: { machines: { [name]: declaration } } }, { lineWidth: 100 })}`
 
-/** The text of a file of a document with some values of one VM set; all else in it, comments too, stays as it is. */
+/** The text of a file of a document with some values set; all else in it, comments too, stays as it is. */
 export function withValues(
   text: string,
-  name: string,
   sets: readonly { readonly path: readonly string[]; readonly value: unknown }[],
 ): string {
   const document = parseDocument(text)
-  for (const { path, value } of sets) document.setIn(['vms', 'machines', name, ...path], value)
+  for (const { path, value } of sets) document.setIn(path, value)
   return document.toString({ lineWidth: 100 })
+}
+
+/** What a file of a document accepts of the drift of one VM, by path; and its text without that, null when nothing else is in it. */
+export function withoutAccepted(
+  text: string,
+  name: string,
+): { readonly paths: readonly string[]; readonly text: string | null } {
+  const document = parseDocument(text)
+  const accepted = document.getIn(['vms', 'accepted'])
+  const keys = isYamlMap(accepted)
+    ? accepted.items.map(({ key }) => String(isScalar(key) ? key.value : key))
+    : []
+  const paths = keys.filter((key) => key.startsWith(`vms.machines.${name}.`))
+  for (const path of paths) document.deleteIn(['vms', 'accepted', path])
+  if (paths.length > 0)
+    for (const above of [['vms', 'accepted'], ['vms']]) {
+      const left = document.getIn(above)
+      if (isYamlMap(left) && left.items.length === 0) document.deleteIn(above)
+    }
+  const isEmpty = isYamlMap(document.contents) && document.contents.items.length === 0
+  return { paths, text: isEmpty ? null : document.toString({ lineWidth: 100 }) }
 }

@@ -2,8 +2,10 @@
 
 import type { DesiredVms } from './schema.ts'
 
-/** One acceptance, as it is declared. */
-export type Acceptance = DesiredVms['accepted'][number]
+/** One acceptance, as it is declared, and the path or pattern of what it accepts. */
+export interface Acceptance extends Readonly<DesiredVms['accepted'][string]> {
+  readonly path: string
+}
 
 const dayMs = 86_400_000
 
@@ -18,7 +20,7 @@ function daysTo(date: string): number {
 }
 
 /** When an acceptance ends: at the end of its day, UTC; epoch milliseconds. */
-export const endMs = ({ until }: Acceptance): number => (daysTo(until) + 1) * dayMs
+export const endMs = ({ until }: Pick<Acceptance, 'until'>): number => (daysTo(until) + 1) * dayMs
 
 /** Whether a path is what a pattern says, in which * stands for anything. Takes no longer than the lengths multiplied. */
 function matches(pattern: string, path: string): boolean {
@@ -39,11 +41,13 @@ function matches(pattern: string, path: string): boolean {
 
 /** The acceptance of a path that has not run out; else one that has, or undefined. */
 export const acceptanceOf = (
-  accepted: readonly Acceptance[],
+  accepted: DesiredVms['accepted'],
   path: string,
   nowMs: number,
 ): { readonly acceptance: Acceptance; readonly isOver: boolean } | undefined => {
-  const fitting = accepted.filter((one) => matches(one.path, path))
+  const fitting = Object.entries(accepted).flatMap(([one, said]) =>
+    matches(one, path) ? { path: one, ...said } : [],
+  )
   const valid = fitting.find((one) => nowMs < endMs(one))
   const acceptance = valid ?? fitting[0]
   return acceptance && { acceptance, isOver: valid === undefined }

@@ -86,14 +86,14 @@ function* driftFindings(
       'vms.accepted',
       'notice',
       `${name} differs, and is left so: ${acceptedText(accepted)}`,
-      'Nothing to do until then; take it out of vms.accepted to have it mended.',
+      `Nothing to do until then; garrison vm revert ${name} has it mended, garrison vm adopt ${name} declares it.`,
     )
   if (overdue.length > 0)
     yield found(
       'vms.acceptance-over',
       'notice',
       `${name} differs in what was accepted: ${acceptedText(overdue)}`,
-      'garrison plan shows it as drift again; give it another day in vms.accepted, or let it be mended.',
+      `garrison plan shows it as drift again; garrison vm accept ${name} --until DATE gives it another day, garrison vm revert ${name} mends it.`,
     )
   const made = defined?.model.origin?.template
   const { template } = machine

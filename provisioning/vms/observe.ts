@@ -331,7 +331,7 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Obs
   const declared = Object.keys(vms.machines)
   return {
     asked: vms,
-    nowMs: vms.accepted.length > 0 ? await reader.now() : null,
+    nowMs: Object.keys(vms.accepted).length > 0 ? await reader.now() : null,
     host: await observeHost(reader),
     architecture: await observeArchitecture(reader),
     pools: await inTurns(Object.entries(vms.pools), ([name, pool]) =>

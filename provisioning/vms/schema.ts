@@ -265,15 +265,15 @@ const pool = z.strictObject({
 })
 
 const accepted = z.strictObject({
-  path: z
-    .string()
-    .min(1)
-    .max(512)
-    .regex(/^vms\./, 'must begin with vms. as garrison plan shows it')
-    .describe('The path that garrison plan shows; * stands for anything: vms.machines.web-*.cpus.'),
   until: z.iso.date().describe('The last day (UTC) on which it is accepted, as 2027-01-31.'),
   why: z.string().min(1).max(500).describe('Why, for whoever finds it.'),
 })
+
+const acceptedPath = z
+  .string()
+  .min(1)
+  .max(512)
+  .regex(/^vms\./, 'must begin with vms. as garrison plan shows it')
 
 /** The `vms` part, strict, with every default. */
 export const vmsSchema = z
@@ -287,10 +287,12 @@ export const vmsSchema = z
       .default({})
       .describe('VMs by name. One that is not here is left alone.'),
     accepted: z
-      .array(accepted)
-      .max(1000)
-      .default([])
-      .describe('Drift that is left as it is until a day; garrison check shows it.'),
+      .record(acceptedPath, accepted)
+      .refine((all) => Object.keys(all).length <= 1000, 'must have at most 1000 entries')
+      .default({})
+      .describe(
+        'Drift that is left as it is until a day, by the path that garrison plan shows; * in it stands for anything: vms.machines.web-*.cpus. garrison check shows it.',
+      ),
   })
   .superRefine(({ pools, machines }, context) => {
     const names = Object.keys(pools)

@@ -20,7 +20,7 @@ t.test('documents', async (t) => {
   }
   const [inline] = /vms: \{accepted: .*\}/.exec(page) ?? []
   const { vms } = parseDocument([{ path: 'host.yaml', text: `version: 1\n${inline}\n` }])
-  t.match(vms?.accepted, [{ path: 'vms.machines.web-3.memory', until: '2027-01-31' }])
+  t.match(vms?.accepted, { 'vms.machines.web-3.memory': { until: '2027-01-31' } })
 })
 
 t.test('command lines', async (t) => {

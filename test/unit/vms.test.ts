@@ -205,7 +205,7 @@ t.test('what a person attached is only taken away when disruption is allowed', a
 })
 
 t.test('accepted drift is left until its day is over, and said', async (t) => {
-  const accepted = [{ path: 'vms.machines.web-*.cpus', until: '2027-01-15', why: 'load test' }]
+  const accepted = { 'vms.machines.web-*.cpus': { until: '2027-01-15', why: 'load test' } }
   const desired = desiredVms({ 'web-3': web }, { accepted })
   const world = await settled(desired)
   edit(world, 'web-3', (root) => at(root, 'vcpu')?.children.splice(0, 1, { kind: 'text', text: '8' }))
@@ -223,7 +223,7 @@ t.test('accepted drift is left until its day is over, and said', async (t) => {
 })
 
 t.test('other drift of the same VM is mended beside what is accepted', async (t) => {
-  const accepted = [{ path: 'vms.machines.web-3.cpus', until: '2027-02-28', why: 'load test' }]
+  const accepted = { 'vms.machines.web-3.cpus': { until: '2027-02-28', why: 'load test' } }
   const desired = desiredVms({ 'web-3': web }, { accepted })
   const world = await settled(desired)
   edit(world, 'web-3', (root) => {
