@@ -40,12 +40,13 @@ import { Notices } from './report/notices.ts'
 import { OwnUseLooker } from './report/own.ts'
 import { readNow } from './report/proc-files.ts'
 import type { Inventory } from './report/report.ts'
-import { type FindingSource, Reporter } from './report/reporter.ts'
+import { Reporter, type ReporterOptions } from './report/reporter.ts'
 import { RootAsker, type RootStatus } from './report/root-view.ts'
 import { Sampler } from './report/sample.ts'
 import { Spool } from './report/spool.ts'
 import type { DaemonContext } from './verbs/daemon-context.ts'
 import type { DaemonSettings } from './verbs/daemon-settings.ts'
+import { namesOf, summaryOf } from './verbs/fleet-words.ts'
 import { loadOfDaemon } from './verbs/index.ts'
 
 const beatMs = 10_000
@@ -183,7 +184,12 @@ function instanceOf(): string {
 }
 
 /** The parts of the round on this host. */
-function reporterOf(root: string, history: History, imds: Imds, sources: readonly FindingSource[]): Reporter {
+function reporterOf(
+  root: string,
+  history: History,
+  imds: Imds,
+  others: Pick<ReporterOptions, 'sources' | 'relay'>,
+): Reporter {
   const reader = new LinuxHost({
     claims: new Set(),
     unfinishedSteps: async () => [],
@@ -226,7 +232,7 @@ function reporterOf(root: string, history: History, imds: Imds, sources: readonl
     arrayTitle,
     run: randomUUID(),
     identity: { name: hostname(), instance: instanceOf(), version },
-    sources,
+    ...others,
   })
 }
 
@@ -235,6 +241,7 @@ async function cloudWatchOf(
   folder: string,
   imds: Imds,
   settings: CloudWatchOptions['settings'],
+  peers: CloudWatchOptions['peers'],
   damaged: (path: string) => void,
 ): Promise<CloudWatch> {
   const { spool, damagedPath } = await Spool.open({
@@ -248,7 +255,7 @@ async function cloudWatchOf(
   if (damagedPath !== null) damaged(damagedPath)
   return new CloudWatch({
     ...{ clock: hostClock, spool, openMetrics, openLogs },
-    settings,
+    ...{ settings, peers },
     region: async () => (await imds.instance())?.region ?? null,
     ...{ host: hostname(), instance: instanceOf() },
     jitter: Math.random(),
@@ -296,6 +303,11 @@ export async function daemon({ sockets, root = '/' }: Args<'daemon'>): Promise<v
     folder,
     imds,
     async () => (await settings()).cloudwatch,
+    {
+      offering: () =>
+        fleet.linked().filter((host) => summaryOf(fleet.reportOf(host)?.body ?? null).relay.offers),
+      ask: (host, errand, stop) => fleet.askBatch(host, errand, stop),
+    },
     (path) => log.error({ path }, 'what CloudWatch was still to be told was damaged and is begun anew'),
   )
   const exposition = new Exposition(hostClock.steadyMs)
@@ -304,11 +316,18 @@ export async function daemon({ sockets, root = '/' }: Args<'daemon'>): Promise<v
     settings: async () => (await settings()).fleet,
     doorFor: doorsBelow(join(root, 'run/garrison')),
     tagged: (tag) => readTagged(imds, tag),
+    batch(peer, errand) {
+      const names = namesOf(fleet.reportOf(peer)?.body ?? null)
+      return cloudwatch.relaying.answer(names && { peer, ...names }, errand)
+    },
     metrics: () => page(),
     clock: hostClock,
     log,
   })
-  const reporter = reporterOf(root, history, imds, [() => fleet.conditions(), () => cloudwatch.conditions()])
+  const reporter = reporterOf(root, history, imds, {
+    sources: [() => fleet.conditions(), () => cloudwatch.conditions()],
+    relay: () => cloudwatch.relay(),
+  })
   const page = () => exposition.page(reporter.latest, version, cloudwatch.overview().metrics.waiting)
   reporter.onValues((values) => exposition.take(values))
   reporter.onValues((values) => cloudwatch.takeValues(values))

@@ -90,6 +90,25 @@ export const cloudwatchSchema = z
       })
       .optional()
       .describe('Structured events for CloudWatch Logs; without it, none are sent.'),
+    relay: z
+      .strictObject({
+        ask: z
+          .boolean()
+          .default(false)
+          .describe(
+            'While the Region cannot be reached from here, have a peer of the fleet send for this host. Its certificate must have the role operate.',
+          ),
+        offer: z
+          .boolean()
+          .default(false)
+          .describe(
+            'Send for peers that cannot reach the Region, under the credentials of this host, to the same namespace and log group.',
+          ),
+      })
+      .optional()
+      .describe(
+        'CloudWatch through peers of the fleet, while the Region cannot be reached; without it, never.',
+      ),
     prices: z
       .strictObject({
         metricMonth: price('US dollars for one metric for a month.'),

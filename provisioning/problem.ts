@@ -447,6 +447,12 @@ export const PROBLEMS = {
     meaning: 'The keys of the fleet belong to the user garrison, and only it and root may use them.',
     remedy: 'Run the same command as root: it goes on as the user garrison.',
   },
+  'fleet.errand-refused': {
+    meaning: 'A peer does not speak to CloudWatch for this host, or not of this.',
+    remedy:
+      'On a host that reaches the Region, write cloudwatch.relay.offer: true into the document, with the namespace, Region and log group of the host that asks; garrison fleet status tells who offers.',
+    retry: true,
+  },
   'fleet.exists': {
     meaning: 'There is a fleet here already, and its keys are not written over.',
     remedy:

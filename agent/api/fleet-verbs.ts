@@ -219,7 +219,7 @@ export const fleetVerbs = {
       host: 'the host that was asked',
       atMs: 'when, epoch milliseconds',
       hosts:
-        'each host: host, self, linked, seenMs, over, seenBy (host, atMs, over), health, standing, findings, vms (running, all), reportAtMs, problem',
+        'each host: host, self, linked, seenMs, over, seenBy (host, atMs, over), health, standing, findings, vms (running, all), relay (offers, by), reportAtMs, problem',
     },
   },
   'fleet watch': {

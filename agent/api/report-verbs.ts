@@ -29,6 +29,7 @@ export const reportVerbs = {
       metrics: 'the last value of each metric, by its name and that of the part it is of',
       vms: 'each VM: uuid, name, power, reason, stale, stuckSinceMs, and what it uses',
       inventory: 'what the host is made of, or null',
+      relay: 'CloudWatch through peers: whether it sends for others (offers), and who sends for it (by)',
       ages: 'when each part was read (host, vms, root, inventory): atMs, stale, problem',
     },
     streams: true,
@@ -90,6 +91,9 @@ export const reportVerbs = {
       skewMs: 'how far the clock is ahead of the server’s; 0 when they agree',
       series: 'how many series were told of within an hour, by metric',
       made: 'bytes of events made since the daemon began: reportBytes, changeBytes, spanMs',
+      relayed: 'the peer that sends for this host, and since when (by, sinceMs); null while none does',
+      relayedFor:
+        'what this host has sent for peers since the daemon began, by their names: rows, requests, atMs',
     },
   },
   'cloudwatch cost': {

@@ -10,6 +10,7 @@ import { networkInterfaces } from 'node:os'
 import { OneByOne } from '../../provisioning/one-by-one.ts'
 import { HostError, problemOf } from '../../provisioning/problem.ts'
 import { type Address, addressPattern, addressText, parseAddress } from './address.ts'
+import { askBatch, type BatchAnswer, BatchesOfPeers, batchPath } from './batch.ts'
 import { dialMesh } from './dial.ts'
 import { Discovery, type Found } from './discovery.ts'
 import { isDue, renewAt } from './enrol.ts'
@@ -43,6 +44,8 @@ export interface FleetGround {
   readonly doorFor: DoorFor
   /** Asks EC2 for the instances with a tag. Throws a HostError. */
   readonly tagged?: (tag: string) => Promise<Found>
+  /** Does what a peer has this host send for it. Throws a HostError when nothing of it was done. */
+  readonly batch?: (peer: string, batch: unknown) => Promise<object>
   /** What Prometheus scrapes. */
   readonly metrics?: () => Promise<{ readonly type: string; readonly text: string }>
   readonly clock: { epochMs(): number; steadyMs(): number }
@@ -284,6 +287,18 @@ export class Fleet {
     await askPeer(keyring, host, mesh.addressesOf(host), carried, response)
   }
 
+  /** The other hosts that are linked now; none on a host that is in no fleet. */
+  linked(): readonly string[] {
+    const hosts = this.#member?.mesh.hosts() ?? []
+    return hosts.filter(({ link }) => link !== null).map(({ host }) => host)
+  }
+
+  /** Has a peer take a batch, until `stop` gives it up. Throws `fleet.none`. */
+  askBatch(host: string, batch: object, stop: AbortSignal): Promise<BatchAnswer> {
+    const { keyring, mesh } = this.#joined()
+    return askBatch(keyring, host, mesh.addressesOf(host), batch, stop)
+  }
+
   /** Ends everything, after what is known of the others is on the disk. */
   async close(): Promise<void> {
     this.#closed = true
@@ -303,6 +318,7 @@ class Member {
   readonly #port: Port
   readonly #issuing: Issuing
   readonly #verbs: VerbsOfPeers
+  readonly #batches: BatchesOfPeers | null
   readonly #timers: NodeJS.Timeout[] = []
   #discovery: Discovery | null = null
   #portNumber = 0
@@ -323,6 +339,7 @@ class Member {
     this.keyring = keyring
     this.#issuing = new Issuing(folder, clock.epochMs)
     this.#verbs = new VerbsOfPeers(ground.doorFor)
+    this.#batches = ground.batch ? new BatchesOfPeers(ground.batch, clock.steadyMs) : null
     this.mesh = new Mesh({
       self: () => keyring.credentials.identity,
       addresses: () => this.#addresses(),
@@ -445,6 +462,11 @@ class Member {
       const issued = await this.#issuing.renew(peer, request ?? '')
       this.#ground.log.info({ host: peer.host, enrolment: peer.enrolment }, 'certificate renewed')
       return issued
+    }
+    if (path === batchPath && this.#batches !== null) {
+      const answer = await this.#batches.answer(peer, body)
+      this.#ground.log.info({ peer: peer.host }, 'asked by a peer to speak to CloudWatch for it')
+      return answer
     }
     const { metrics } = this.#ground
     if (path === '/metrics' && this.#settings.metrics && metrics !== undefined) {

@@ -14,6 +14,7 @@ import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import { type WebSocket, WebSocketServer } from 'ws'
 import { HostError, type ProblemCode, problemOf } from '../../provisioning/problem.ts'
+import { batchPath, mostBatchBytes } from './batch.ts'
 import type { Keyring } from './keyring.ts'
 import { socketOptions } from './link.ts'
 import { Allowance } from './pace.ts'
@@ -65,6 +66,7 @@ const httpStatus: Partial<Record<ProblemCode, number>> = {
   'request.unknown-verb': 404,
   'request.too-large': 413,
   'peer.refused': 403,
+  'fleet.errand-refused': 403,
   'fleet.role-refused': 403,
   'fleet.token-refused': 403,
   'fleet.name-taken': 409,
@@ -230,7 +232,8 @@ export class Port {
     }
     const caller = request.headers['garrison-caller']
     const said = typeof caller === 'string' && /^[\x20-\x7e]{1,128}$/.test(caller) ? caller : ''
-    return behind.peer(peer, path, await bodyOf(request), response, said)
+    const mostBytes = path === batchPath ? mostBatchBytes : limits.bodyBytes
+    return behind.peer(peer, path, await bodyOf(request, mostBytes), response, said)
   }
 
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
@@ -268,13 +271,13 @@ function refuseBrowsers({ headers }: IncomingMessage): void {
     throw new HostError('peer.refused', 'a request of a browser (it has an Origin) is not answered')
 }
 
-async function bodyOf(request: IncomingMessage): Promise<unknown> {
+async function bodyOf(request: IncomingMessage, mostBytes: number = limits.bodyBytes): Promise<unknown> {
   const chunks: Buffer[] = []
   let size = 0
   for await (const chunk of request as AsyncIterable<Buffer>) {
     size += chunk.length
-    if (size > limits.bodyBytes)
-      throw new HostError('request.too-large', `the request is larger than ${limits.bodyBytes} bytes`)
+    if (size > mostBytes)
+      throw new HostError('request.too-large', `the request is larger than ${mostBytes} bytes`)
     chunks.push(chunk)
   }
   try {

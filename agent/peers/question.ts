@@ -9,7 +9,7 @@ const mostAnswerBytes = 2 ** 18
 
 /**
  * Asks it, and ends the connection. Throws what the other side refused it with; `fleet.unreachable` when that is no problem that is
- * known here, or no answer came: then nobody can tell what was done. `deadlineMs`: by when the answer must be whole.
+ * known here, or no answer came: then nobody can tell what was done. `deadlineMs`: by when the answer must be whole. `stop` gives it up.
  */
 export async function asked(
   socket: TLSSocket,
@@ -17,12 +17,13 @@ export async function asked(
   path: string,
   question: object,
   deadlineMs = 30_000,
+  stop?: AbortSignal,
 ): Promise<unknown> {
   const body = JSON.stringify(question)
   // The request's own timeout does not see a socket that was connected before.
-  const signal = AbortSignal.timeout(deadlineMs)
+  const late = AbortSignal.timeout(deadlineMs)
   const outgoing = request({
-    signal,
+    signal: stop ? AbortSignal.any([late, stop]) : late,
     method: 'POST',
     path,
     createConnection: () => socket,
@@ -51,7 +52,7 @@ export async function asked(
     )
   } catch (cause) {
     if (cause instanceof HostError) throw cause
-    const why = signal.aborted ? 'no answer in time' : (cause as Error).message
+    const why = late.aborted ? 'no answer in time' : (cause as Error).message
     throw new HostError('fleet.unreachable', `${who} broke off: ${why}`, {
       details: { host: who },
       cause,

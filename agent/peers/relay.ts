@@ -84,6 +84,16 @@ export async function askPeer(
   }
 }
 
+/** Throws `fleet.role-refused` unless the certificate of a peer allows what needs a role. */
+export function wantRole({ host, role }: Identity, needed: Role): void {
+  if (includes(role, needed)) return
+  throw new HostError(
+    'fleet.role-refused',
+    `the certificate of ${host} has the role ${role}, and this needs ${needed}`,
+    { details: { role } },
+  )
+}
+
 /** Lets the verbs of peers in at the doors of this host, as far as the role in their certificate goes. */
 export class VerbsOfPeers {
   readonly #doorFor: DoorFor
@@ -110,13 +120,7 @@ export class VerbsOfPeers {
           : 'that runs in the client, and is asked of no other host',
         { details: { role: peer.role } },
       )
-    const needed: Role = door
-    if (!includes(peer.role, needed))
-      throw new HostError(
-        'fleet.role-refused',
-        `the certificate of ${peer.host} has the role ${peer.role}, and this needs ${needed}`,
-        { details: { role: peer.role } },
-      )
+    wantRole(peer, door)
     const under = this.#under.get(peer.host) ?? 0
     if (under >= verbsAtOnce)
       throw new HostError('fleet.busy', `${peer.host} has ${under} verbs under way here already`)

@@ -3,6 +3,8 @@
 // INVARIANTS
 // - The SDK never tries again by itself: what it would call the same request, the other side may count twice.
 // - A connection is used once: one that was kept may be closed by the other side just as something is written to it.
+// - A request is signed with the time that its caller names, however long it takes to leave: AWS takes none that is five minutes old,
+//   so that what a stopped process still has in hand arrives at no later time.
 
 import { Agent as HttpAgent } from 'node:http'
 import { Agent as HttpsAgent } from 'node:https'
@@ -25,7 +27,7 @@ export interface LineOptions {
 
 /** What is used here of a client of the SDK. */
 interface Client {
-  readonly config: { systemClockOffset: number }
+  readonly config: object
   readonly middlewareStack: {
     // biome-ignore lint/suspicious/noExplicitAny: the SDK types a middleware by its input and output, which matter nothing here
     add(middleware: any, options: any): void
@@ -51,6 +53,7 @@ export class Line<C extends Client> {
   readonly #closed = new AbortController()
   /** Whether anything of the request can have reached the other side. */
   #reached = false
+  #signedMs = 0
   #serverMs: number | null = null
   #code: number | null = null
 
@@ -84,6 +87,11 @@ export class Line<C extends Client> {
       maxAttempts: 1,
       requestHandler: { httpAgent, httpsAgent, connectionTimeout: connectMs },
     })
+    // The SDK signs with the clock and this added to it, and sets it by what the other side answers.
+    Object.defineProperty(this.client.config, 'systemClockOffset', {
+      get: () => this.#signedMs - Date.now(),
+      set: () => undefined,
+    })
     this.client.middlewareStack.add(
       (next: (args: unknown) => Promise<{ response: unknown }>) => async (args: unknown) => {
         const result = await next(args)
@@ -109,7 +117,7 @@ export class Line<C extends Client> {
     this.#reached = false
     this.#serverMs = null
     this.#code = null
-    this.client.config.systemClockOffset = nowMs - Date.now()
+    this.#signedMs = nowMs
     const late = AbortSignal.timeout(this.#deadlineMs)
     try {
       const value = await send(this.client, AbortSignal.any([late, this.#closed.signal]))

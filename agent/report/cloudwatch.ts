@@ -11,13 +11,24 @@ import { databaseError } from '../host/files.ts'
 import { amount } from './amounts.ts'
 import { changesOf, type LastTold, nothingTold, toldOf } from './changes.ts'
 import type { Clock } from './clock.ts'
-import type { LogsOptions } from './logs-door.ts'
+import type { Errand } from './errand.ts'
+import { type LogsOptions, streamOf } from './logs-door.ts'
 import type { MetricsOptions } from './metrics-door.ts'
+import { type DoneFor, Relaying } from './relaying.ts'
 import type { Report } from './report-schema.ts'
 import { Rollup } from './rollup.ts'
 import { type Door, Sender, type Sending } from './sending.ts'
-import { DATUMS, type Datum, EVENTS, type Spool, type SpoolCounts, type SpooledEvent } from './spool.ts'
+import {
+  DATUMS,
+  type Datum,
+  EVENTS,
+  type Row,
+  type Spool,
+  type SpoolCounts,
+  type SpooledEvent,
+} from './spool.ts'
 import type { Condition } from './standing-findings.ts'
+import { type Peers, Ways } from './ways.ts'
 
 /** A door that is closed when it is not needed any more. */
 type Closable<D> = D & { close(): void }
@@ -34,6 +45,8 @@ export interface CloudWatchOptions {
   readonly instance: string
   readonly openMetrics: (options: MetricsOptions) => Promise<Closable<Door<Datum>>>
   readonly openLogs: (options: LogsOptions) => Promise<Closable<Door<SpooledEvent>>>
+  /** The peers that may be asked to send while the Region is not reached. */
+  readonly peers: Peers
   /** From 0 up to 1, another one on each host. */
   readonly jitter: number
 }
@@ -60,6 +73,10 @@ export interface CloudWatchOverview {
   readonly series: Readonly<Record<string, number>>
   /** Bytes of events that were made since the daemon began, of whole reports and of changes, and in how long. */
   readonly made: { readonly reportBytes: number; readonly changeBytes: number; readonly spanMs: number }
+  /** The peer that sends for this host while the Region is not reached, and since when it is not; null while none does. */
+  readonly relayed: { readonly by: string; readonly sinceMs: number } | null
+  /** What this host has sent for peers since the daemon began, by their names. */
+  readonly relayedFor: Readonly<Record<string, DoneFor>>
 }
 
 /** What is open, and for which Region and settings. */
@@ -67,6 +84,8 @@ interface Doors {
   readonly of: string
   readonly metrics: Closable<Door<Datum>>
   readonly logs: Closable<Door<SpooledEvent>> | null
+  /** The same with the detour through peers, where that is wanted. */
+  readonly ways: { readonly metrics: Door<Datum>; readonly logs: Door<SpooledEvent> | null }
 }
 
 const minuteMs = 60_000
@@ -100,6 +119,9 @@ export class CloudWatch {
   readonly #metrics: Sender<Datum>
   readonly #events: Sender<SpooledEvent>
   readonly #phaseMs: number
+  readonly #ways: Ways
+  /** What peers have this host send. */
+  readonly relaying: Relaying
   #settings: DesiredCloudWatch | null = null
   #settingsText = 'null'
   #settingsProblem: ProblemReport | null = null
@@ -122,6 +144,15 @@ export class CloudWatch {
     this.#metrics = new Sender(spool, DATUMS, ({ series }) => series.replaceAll('\0', ' '))
     this.#events = new Sender(spool, EVENTS, ({ body }) => body.slice(0, 120))
     this.#phaseMs = leastPhaseMs + options.jitter * jitterMs
+    this.#ways = new Ways(options.peers, () => spool.timeline.tick())
+    this.relaying = new Relaying({
+      ...options,
+      own: () =>
+        this.#settings === null || this.#region === null
+          ? null
+          : { settings: this.#settings, region: this.#region },
+      epochMs: options.clock.epochMs,
+    })
     this.#startedTick = spool.timeline.tick()
     const before = lostOf(spool.counts())
     this.#lost = { before, seen: before, tick: null }
@@ -170,7 +201,11 @@ export class CloudWatch {
     const { clock, spool } = this.#options
     let triedTick = Number.NEGATIVE_INFINITY
     // What is under way is in doubt then, as after any other end, and asked after by who comes next.
-    signal.addEventListener('abort', () => this.#close())
+    signal.addEventListener('abort', () => {
+      this.#close()
+      this.#ways.close()
+      this.relaying.close()
+    })
     await this.#refresh()
     while (!signal.aborted) {
       const spanMs = (this.#settings?.everySeconds ?? 60) * 1000
@@ -232,7 +267,26 @@ export class CloudWatch {
       skewMs: spool.timeline.skewMs,
       series,
       made: { ...this.#made, spanMs: tick - this.#startedTick },
+      relayed: this.#relayed(),
+      relayedFor: Object.fromEntries(this.relaying.done),
     }
+  }
+
+  /** What other hosts are told of it: whether this one sends for them, and who sends for it. */
+  relay(): Report['relay'] {
+    const { acceptedMs, problem } = this.#metrics.standing
+    const isWell = acceptedMs !== null && problem === null && this.#ways.isDirect
+    return { offers: this.#settings?.relay?.offer === true && isWell, by: this.#relayed()?.by ?? null }
+  }
+
+  #relayed(): CloudWatchOverview['relayed'] {
+    const { detour } = this.#ways
+    return (
+      detour && {
+        by: detour.by,
+        sinceMs: Math.round(detour.sinceTick + this.#options.spool.timeline.offsetMs),
+      }
+    )
   }
 
   #take(settings: DesiredCloudWatch | null): void {
@@ -284,12 +338,18 @@ export class CloudWatch {
     if (this.#doors?.of === of) return this.#doors
     this.#close()
     const { host, instance, openMetrics, openLogs } = this.#options
-    const { namespace = 'Garrison', logs } = this.#settings ?? {}
-    const stream = `${host}/${instance}`.replaceAll(/[:*]/g, '-')
+    const { namespace = 'Garrison', logs, relay } = this.#settings ?? {}
+    const metrics = await openMetrics({ region, namespace, host, instance })
+    const events =
+      logs === undefined ? null : await openLogs({ region, ...logs, stream: streamOf(host, instance) })
+    const through = <One extends Row>(door: Door<One>, queue: Errand['queue'], into: string): Door<One> =>
+      relay?.ask === true ? this.#ways.through(door, queue, { region, host, instance, into }) : door
     this.#doors = {
-      of,
-      metrics: await openMetrics({ region, namespace, host, instance }),
-      logs: logs === undefined ? null : await openLogs({ region, ...logs, stream }),
+      ...{ of, metrics, logs: events },
+      ways: {
+        metrics: through(metrics, 'datums', namespace),
+        logs: events && through(events, 'events', logs?.group ?? ''),
+      },
     }
     return this.#doors
   }
@@ -303,7 +363,7 @@ export class CloudWatch {
   async #beat(signal: AbortSignal): Promise<void> {
     if (this.#region === null) return
     try {
-      const { metrics, logs } = await this.#open(this.#region)
+      const { metrics, logs } = (await this.#open(this.#region)).ways
       await this.#metrics.beat(metrics, signal)
       if (logs !== null) await this.#events.beat(logs, signal)
     } catch (error) {
@@ -349,6 +409,13 @@ export class CloudWatch {
       if (refused !== null && nowMs - refused.atMs < dayMs)
         add('cloudwatch.refused', 'notice', `${refused.row}: ${refused.why}`)
     }
+    const relayed = this.#relayed()
+    if (relayed !== null)
+      add(
+        'cloudwatch.relayed',
+        'notice',
+        `the Region is not reached; ${relayed.by} tells CloudWatch of this host`,
+      )
     if (spool.problem !== null) add('cloudwatch.spool-unwritable', 'warning', spool.problem.message)
     const lost = lostOf(spool.counts())
     if (lost > this.#lost.seen) {

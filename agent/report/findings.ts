@@ -180,6 +180,14 @@ export const FINDINGS = {
     appearMs: 0,
     clearMs: 0,
   },
+  'cloudwatch.relayed': {
+    meaning: 'This host does not reach the Region, and a peer tells CloudWatch of it (cloudwatch.relay).',
+    when: 'a peer has sent a batch, until the Region is reached from here again',
+    remedy:
+      'See to the service link, the route or DNS of this host; garrison cloudwatch tells what waits. Nothing is lost meanwhile.',
+    appearMs: 0,
+    clearMs: 0,
+  },
   'cloudwatch.settings': {
     meaning: 'It is not known what CloudWatch is to be told, or where.',
     when: 'the desired document could not be read, or no Region is known',

@@ -12,6 +12,10 @@ export interface LogsOptions extends LineOptions {
   readonly retentionDays: number
 }
 
+/** The stream of a host in the log group: a name that CloudWatch Logs takes. */
+export const streamOf = (host: string, instance: string): string =>
+  `${host}/${instance}`.replaceAll(/[:*]/g, '-')
+
 const minuteMs = 60_000
 /** What CloudWatch Logs counts for each event beside its text. */
 const aroundBytes = 26

@@ -117,6 +117,12 @@ export const reportSchema = z
       ),
     vms: z.array(vmSchema).describe('in the order of their names'),
     inventory: inventorySchema.nullable().describe('what the host is made of; null until that is read'),
+    relay: z
+      .object({
+        offers: z.boolean().describe('whether it sends to CloudWatch for peers now'),
+        by: z.string().nullable().describe('the peer that sends for it, while it does not reach the Region'),
+      })
+      .describe('CloudWatch through peers'),
     ages: z
       .object({ host: ageSchema, vms: ageSchema, root: ageSchema, inventory: ageSchema })
       .describe('how old each part is'),

@@ -22,6 +22,7 @@ export interface Known {
   readonly values: Iterable<Datapoint>
   readonly inventory: { readonly value: Inventory; readonly atMs: number } | null
   readonly inventoryProblem: string | null
+  readonly relay: Report['relay']
 }
 
 /** Three digits: what comes after them changes with each look and tells nobody anything. */
@@ -107,6 +108,7 @@ export function reportBody(known: Known): ReportBody {
       }
     }),
     inventory: inventory?.value ?? null,
+    relay: known.relay,
     ages: {
       host: { atMs: round.host.atMs, stale: false, problem: null },
       vms: { atMs: vms.listed?.atMs ?? null, stale: vmsStale, problem: vms.silence },

@@ -55,6 +55,8 @@ export interface ReporterOptions {
   readonly run: string
   readonly identity: Omit<Report['host'], 'bootedMs' | 'startedMs'>
   readonly sources?: readonly FindingSource[]
+  /** How CloudWatch goes through peers. */
+  readonly relay: () => Report['relay']
 }
 
 const beatMs = 10_000
@@ -244,6 +246,7 @@ export class Reporter {
       values: [...this.#values.values()].filter(({ metric }) => METRICS[metric].per !== 'vm'),
       inventory: this.#inventory,
       inventoryProblem: this.#inventoryProblem,
+      relay: this.#options.relay(),
     })
     if (!this.#reports.take(body, now.epochMs)) return
     const report = this.#reports.latest

@@ -30,7 +30,7 @@ function queueText(
 
 /** What is told, and how it goes. */
 export function render(answer: CloudWatchAnswer, terminal: Terminal): string {
-  const { told, region, metrics, events, counts, spoolBytes, skewMs, series } = answer
+  const { told, region, metrics, events, counts, spoolBytes, skewMs, series, relayed, relayedFor } = answer
   if (told === null)
     return paragraph(
       '',
@@ -62,6 +62,22 @@ export function render(answer: CloudWatchAnswer, terminal: Terminal): string {
       'spool',
       `${bytes(spoolBytes)} of ${told.spoolMiB} MiB; ${counts.sent} sent so far, ${lost.length === 0 ? 'none dropped' : `dropped: ${lost.join(', ')}`}${folded}`,
       indent,
+    ),
+    ...(relayed === null
+      ? []
+      : [
+          paragraph(
+            'relay',
+            `${relayed.by} sends for this host, which has not reached the Region for ${duration(nowMs - relayed.sinceMs)}`,
+            indent,
+          ),
+        ]),
+    ...Object.entries(relayedFor).map(([host, { rows, requests, atMs }]) =>
+      paragraph(
+        'sent for',
+        `${host}: ${rows} in ${count(requests, 'request')}, the last ${ago(nowMs - atMs)}`,
+        indent,
+      ),
     ),
     ...(skewMs === 0
       ? []

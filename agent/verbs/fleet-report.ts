@@ -39,12 +39,14 @@ const findingsIn = (report: Tree): readonly Found[] => {
 
 /** The report in short, with what is to be done about it. */
 export function render({ host, receivedMs, linked, report }: ToldReport, terminal: Terminal): string {
-  const { health, standing, steps, vms } = summaryOf(report)
+  const { health, standing, steps, vms, relay } = summaryOf(report)
   const when = `told ${ago(terminal.nowMs - receivedMs)}${linked ? '' : '; it is not seen now'}`
   return [
     `${paint(terminal, 'strong', host)}    ${standing ?? '?'}    health: ${health ?? '?'}    ${when}`,
     ...(vms === null ? [] : [paragraph('  vms', `${vms.running} of ${vms.all} run`, 13)]),
     ...(steps === null ? [] : [paragraph('  drift', steps === 0 ? 'none' : count(steps, 'step'), 13)]),
+    ...(relay.by === null ? [] : [paragraph('  cloudwatch', `told by ${relay.by}`, 13)]),
+    ...(relay.offers ? [paragraph('  cloudwatch', 'sends for peers that do not reach the Region', 13)] : []),
     ...findingsIn(report).map(({ severity, code, text }) =>
       paragraph(`${String(severity).toUpperCase()} ${code}`, String(text), 11),
     ),

@@ -112,7 +112,12 @@ export function render({ host: self, atMs, hosts }: FleetStatus, terminal: Termi
       ? ', all seen'
       : `, ${missing.length} not seen ('not seen' is not 'down': ping, console, garrison fleet report ${first})`
   }`
-  return [`${head}path`, ...lines, ...wrap(summary, 80)].map((line) => line.trimEnd()).join('\n')
+  const relayed = hosts.flatMap(({ host, linked, relay }) =>
+    linked && relay?.by
+      ? wrap(`${host} does not reach the Region: ${relay.by} tells CloudWatch of it`, 80)
+      : [],
+  )
+  return [`${head}path`, ...lines, ...wrap(summary, 80), ...relayed].map((line) => line.trimEnd()).join('\n')
 }
 
 /** 4 when a host is not seen, 2 when one has drifted or a finding to mend, else 0. */

@@ -12,6 +12,8 @@ export interface ReportSummary {
   readonly high: number
   readonly warnings: number
   readonly vms: { readonly running: number; readonly all: number } | null
+  /** Whether it sends to CloudWatch for peers, and the peer that sends for it. */
+  readonly relay: { readonly offers: boolean; readonly by: string | null }
 }
 
 type Fields = Readonly<Record<string, Tree>>
@@ -24,7 +26,7 @@ const textOf = (tree: Tree | undefined): string | null => (typeof tree === 'stri
 
 /** The report of a host in short. */
 export function summaryOf(body: Tree): ReportSummary {
-  const { health, standing, findings, drift, vms } = fieldsOf(body)
+  const { health, standing, findings, drift, vms, relay } = fieldsOf(body)
   const found = listOf(findings) ?? []
   const counted = (severity: string): number => found.filter((one) => one.severity === severity).length
   const steps = listOf(fieldsOf(drift).resources)?.flatMap(({ steps: some }) => listOf(some) ?? []) ?? null
@@ -40,5 +42,12 @@ export function summaryOf(body: Tree): ReportSummary {
       running: machines.filter(({ power }) => power === 'running').length,
       all: machines.length,
     },
+    relay: { offers: fieldsOf(relay).offers === true, by: textOf(fieldsOf(relay).by) },
   }
+}
+
+/** What a host that reports is called, and which instance it is; null when the report does not say. */
+export function namesOf(body: Tree): { readonly host: string; readonly instance: string } | null {
+  const { name, instance } = fieldsOf(fieldsOf(body).host)
+  return typeof name === 'string' && typeof instance === 'string' ? { host: name, instance } : null
 }

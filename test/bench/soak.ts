@@ -165,6 +165,7 @@ export async function soak({
       ...{ memoryBytes: 0, drives: [], nics: [] },
     }),
     arrayTitle: (name) => name,
+    relay: () => ({ offers: false, by: null }),
     run: 'soak',
     identity: { name: 'soak', instance: 'i-0', version: '0' },
   })

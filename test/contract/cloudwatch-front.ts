@@ -41,8 +41,10 @@ export interface CloudWatchFront {
   now: () => number
   /** What the next request of an operation meets. */
   fault: (operation: string) => Fault | null
-  /** Called when datapoints have come, and when moto has taken them and nobody is told yet. */
-  onPut: (at: 'asked' | 'performed') => void
+  /** Requests whose signature was too old or of the future. */
+  late: number
+  /** Called when datapoints have come, and when moto has taken them and nobody is told yet; `series`: of the first of them. */
+  onPut: (at: 'asked' | 'performed', series: string) => void
   /** Nobody listens any more, or somebody does again. */
   down(is: boolean): Promise<void>
   close(): Promise<void>
@@ -86,7 +88,7 @@ export async function startCloudWatchFront(moto: string, slowMs: number): Promis
   const { port } = server.address() as AddressInfo
 
   const front: CloudWatchFront = {
-    ...{ endpoint: `http://127.0.0.1:${port}`, arrived, disorders: 0 },
+    ...{ endpoint: `http://127.0.0.1:${port}`, arrived, disorders: 0, late: 0 },
     ...{ events: new Map(), calls: new Map(), faults: new Map() },
     now: Date.now,
     fault: () => null,
@@ -165,8 +167,11 @@ export async function startCloudWatchFront(moto: string, slowMs: number): Promis
       readonly logEvents?: readonly { readonly message: string }[]
     }
     const data = asked.MetricData ?? []
-    if (data.length > 0) front.onPut('asked')
+    const [first] = data
+    const series = first?.MetricName ?? ''
+    if (data.length > 0) front.onPut('asked', series)
     const wrong = objection(request, data)
+    if (wrong?.[1] === 'InvalidSignatureException') front.late += 1
     if (wrong !== null) return answer(response, ...wrong)
     const fault = front.fault(operation)
     if (fault !== null) count(front.faults, fault)
@@ -187,7 +192,7 @@ export async function startCloudWatchFront(moto: string, slowMs: number): Promis
         keep(data)
         for (const { message } of asked.logEvents ?? []) count(front.events, JSON.parse(message).id)
       }
-      if (data.length > 0) front.onPut('performed')
+      if (data.length > 0) front.onPut('performed', series)
       if (fault === null) {
         response.writeHead(forwarded.status, {
           'content-type': forwarded.headers.get('content-type') ?? '',

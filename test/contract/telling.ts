@@ -2,7 +2,7 @@
 
 import { join } from 'node:path'
 import type { Clock } from '../../agent/report/clock.ts'
-import { CloudWatch } from '../../agent/report/cloudwatch.ts'
+import { CloudWatch, type CloudWatchOptions } from '../../agent/report/cloudwatch.ts'
 import { openLogs } from '../../agent/report/logs-door.ts'
 import { openMetrics } from '../../agent/report/metrics-door.ts'
 import { Spool } from '../../agent/report/spool.ts'
@@ -20,6 +20,10 @@ export interface TellingOptions {
   readonly deadlineMs: number
   readonly jitter: number
   readonly settings: object
+  /** Which host it is: `h07` when left out. */
+  readonly host?: string
+  readonly peers?: CloudWatchOptions['peers']
+  readonly openMetrics?: CloudWatchOptions['openMetrics']
 }
 
 /** Opens the spool in a folder, and what sends from it. */
@@ -30,6 +34,9 @@ export async function openTelling({
   deadlineMs,
   jitter,
   settings,
+  host = 'h07',
+  peers = { offering: () => [], ask: () => Promise.reject(new Error('nobody was offered')) },
+  openMetrics: open = openMetrics,
 }: TellingOptions): Promise<{ readonly cloudwatch: CloudWatch; readonly spool: Spool }> {
   const { spool } = await Spool.open({
     path: join(folder, 'spool.sqlite'),
@@ -39,10 +46,10 @@ export async function openTelling({
   const wanted = settingsOf(settings)
   spool.remember('settings', JSON.stringify(wanted))
   const cloudwatch = new CloudWatch({
-    ...{ clock, spool, jitter, host: 'h07', instance: 'i-0123456789abcdef0' },
+    ...{ clock, spool, jitter, host, peers, instance: 'i-0123456789abcdef0' },
     settings: async () => wanted,
     region: async () => ['eu', 'west', '1'].join('-'),
-    openMetrics: (options) => openMetrics({ ...options, deadlineMs, connectMs: deadlineMs }),
+    openMetrics: (options) => open({ ...options, deadlineMs, connectMs: deadlineMs }),
     openLogs: (options) => openLogs({ ...options, deadlineMs, connectMs: deadlineMs }),
   })
   return { cloudwatch, spool }

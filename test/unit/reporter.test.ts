@@ -124,6 +124,7 @@ async function worldOf(folder: string) {
     arrayTitle: (name) => (name === 'md127' ? 'md/garrison' : name),
     run: 'run-1',
     identity: { name: 'h07', instance: 'i-…', version: '1.2.3' },
+    relay: () => ({ offers: false, by: null }),
   })
   const stop = new AbortController()
   const running = reporter.run(stop.signal)

@@ -31,6 +31,7 @@ const report = (over: Partial<Report> = {}): Report => ({
   host: { name: 'h07', instance: 'i', bootedMs: 0, version: '1', startedMs: 0 },
   ...{ health: 'ok', standing: 'settled', findings: [], hidden: [], drift: null, metrics: {}, vms: [] },
   inventory: null,
+  relay: { offers: false, by: null },
   ages: {
     host: { atMs: 0, stale: false, problem: null },
     vms: { atMs: 0, stale: false, problem: null },
@@ -228,6 +229,7 @@ t.test('the overview says what waits, and why', async (t) => {
     counts: { sent: 5, dropped: 0, expired: 0, refused: 0, unwritten: 0, folded: 0 },
     ...{ spoolBytes: 40_960, skewMs: 0, series: { 'cpu.busy': 1, 'vm.cpu': 12 } },
     made: { reportBytes: 0, changeBytes: 0, spanMs: 0 },
+    ...{ relayed: null, relayedFor: {} },
   }
   const good = renderOverview(overview, terminal)
   t.match(good, /13 series of 2 metrics in Garrison, rg-1, every 60 s/)
@@ -236,6 +238,8 @@ t.test('the overview says what waits, and why', async (t) => {
   const bad = renderOverview(
     {
       ...{ ...overview, skewMs: 3_600_000, counts: { ...overview.counts, dropped: 3, folded: 4 } },
+      relayed: { by: 'h05', sinceMs: terminal.nowMs - 600_000 },
+      relayedFor: { h06: { rows: 12, requests: 1, atMs: terminal.nowMs - 5000 } },
       metrics: {
         ...{ ...queue, waiting: 900, doubtful: 3, waitingSinceMs: 1, acceptedMs: null, problem },
         refused: { row: 'vm.cpu vm web', why: 'no', atMs: 1 },
@@ -251,6 +255,8 @@ t.test('the overview says what waits, and why', async (t) => {
     /4\s+folded/,
     /60 min ahead of/,
     /vm web: no/,
+    /h05 sends for this host, which has not reached the Region for 10 min/,
+    /h06: 12 in 1 request, the last 5 s ago/,
   ])
     t.match(bad, words)
   t.ok(bad.split('\n').every((line) => line.length <= 80))
