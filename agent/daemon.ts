@@ -37,7 +37,7 @@ import { SlowLooker } from './report/host/slow-look.ts'
 import { openLogs } from './report/logs-door.ts'
 import { openMetrics } from './report/metrics-door.ts'
 import { Notices } from './report/notices.ts'
-import { OwnUseLooker } from './report/own.ts'
+import { anonymousBytes, OwnUseLooker } from './report/own.ts'
 import { readNow } from './report/proc-files.ts'
 import type { Inventory } from './report/report.ts'
 import { Reporter, type ReporterOptions } from './report/reporter.ts'
@@ -220,7 +220,7 @@ function reporterOf(
     notices: new Notices({ ask: () => imds.events(), clock }),
     own: new OwnUseLooker({
       ...{ clock, everyMs: beatMs, list: listNow },
-      memoryBytes: () => process.memoryUsage.rss(),
+      memoryBytes: () => anonymousBytes(readNow('/proc/self/status') ?? ''),
       cpuMs: () => {
         const { user, system } = process.cpuUsage()
         return (user + system) / 1000

@@ -239,7 +239,12 @@ export const METRICS = {
     everySeconds: 10,
     meaning: 'Bytes that the guest sent.',
   },
-  'agent.memory': { unit: 'bytes', per: 'host', everySeconds: 10, meaning: 'Memory of the daemon.' },
+  'agent.memory': {
+    unit: 'bytes',
+    per: 'host',
+    everySeconds: 10,
+    meaning: 'Anonymous memory of the daemon.',
+  },
   'agent.cpu': {
     unit: 'percent',
     per: 'host',

@@ -87,8 +87,8 @@ export const FINDINGS = {
     clearMs: 10 * minute,
     level: {
       metric: 'agent.memory',
-      above: { warning: 150 * mebibyte },
-      until: 120 * mebibyte,
+      above: { warning: 100 * mebibyte },
+      until: 75 * mebibyte,
       says: (value) => `the daemon takes ${value}`,
     },
   },

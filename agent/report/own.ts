@@ -1,10 +1,12 @@
 // What the daemon itself takes: getrusage(2) and /proc/self, as Node tells them.
 
 import type { Clock } from './clock.ts'
+import { unexpected } from './unexpected.ts'
 
 /** What this process has taken. */
 export interface OwnUse {
   readonly tickMs: number
+  /** Anonymous memory. */
   readonly memoryBytes: number
   /** On any processor, since it began. */
   readonly cpuMs: number
@@ -22,6 +24,16 @@ export interface OwnUseOptions {
   readonly cpuMs: () => number
   /** Names in a folder; null when it is not there. */
   readonly list: (path: string) => readonly string[] | null
+}
+
+/**
+ * The memory of a process that is its own, in bytes, from /proc/PID/status (proc(5)): the pages of its executable can be read again,
+ * and how many of them are there is the kernel's choice. Throws `host.unexpected-answer`.
+ */
+export function anonymousBytes(text: string): number {
+  const [, kibibytes] = /^RssAnon:\s+(\d+) kB$/m.exec(text) ?? []
+  if (kibibytes === undefined) throw unexpected('/proc/self/status', text)
+  return Number(kibibytes) * 1024
 }
 
 /** Looks at this process. */
