@@ -168,7 +168,6 @@ export async function undoSuite(backend: Backend): Promise<void> {
       t.match((await garrison('network', 'pending')).answer, { pending: null, undoing: null })
       await until('both sides', () => reached.vpc() && reached.lan())
       await settled(good)
-      if (fate.stops) await box.run(['/usr/bin/systemctl', 'start', ...sockets(backend), unit])
     })
 }
 
