@@ -85,6 +85,7 @@ export async function startMachine(name: string, argv: readonly string[]): Promi
       said = `${said}${text}`.slice(-4000)
     })
   let leader: number | null = null
+  const started: Tool[] = []
   const enter = (within: readonly string[]): readonly string[] => [
     ...['/usr/bin/nsenter', '--target', `${leader}`, '--all', '--', '/usr/bin/env', '--ignore-environment'],
     ...['PATH=/usr/sbin:/usr/bin', 'HOME=/root', 'LC_ALL=C.UTF-8', ...within],
@@ -95,7 +96,11 @@ export async function startMachine(name: string, argv: readonly string[]): Promi
   }
   const machine: Machine = {
     run: (within, options = {}) => runTool(enter(within), options),
-    start: (within) => startTool(enter(within)),
+    start(within) {
+      const tool = startTool(enter(within))
+      started.push(tool)
+      return tool
+    },
     inside: (path) => join(`/proc/${leader}/root`, path),
     async cut() {
       if (leader === null) child.kill('SIGKILL')
@@ -103,9 +108,13 @@ export async function startMachine(name: string, argv: readonly string[]): Promi
       await gone()
     },
     async halt() {
-      // It may end before systemctl has its answer.
-      await machine.run(['/usr/bin/systemctl', 'poweroff'], { allowFailure: true })
-      await gone()
+      await endOf(machine.start(['/usr/bin/systemctl', 'poweroff', '--no-block']))
+      // systemd stops all processes for the moment in which it ends them. nsenter stops with what it has started, and would then not
+      // see that it has ended: systemd would wait for it until it kills.
+      const waking = setInterval(() => {
+        for (const tool of started) tool.kill('SIGCONT')
+      }, 100)
+      await gone().finally(() => clearInterval(waking))
     },
   }
   try {
