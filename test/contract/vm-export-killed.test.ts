@@ -4,56 +4,15 @@ import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, watch } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import type { BackupLine } from '../../agent/verbs/vm-backup.ts'
-import type { ImportLine } from '../../agent/verbs/vm-import.ts'
-import { type ExportedVm, parseExport } from '../../agent/vms/export/document.ts'
-import { backupWorld } from './backup-world.ts'
+import { exportWorld } from './export-world.ts'
 
-const world = await backupWorld()
+const world = await exportWorld()
 t.teardown(() => world.stop())
-const { ask, pool, root, diskOf, counted, countsBeyond, define, verb } = world
+const { ask, pool, diskOf, counted, countsBeyond, define, out, exported, imported, documentIn, dropIn } =
+  world
 
 /** One kill at every so manieth event; all of them in a full run. */
 const stride = process.env.GARRISON_LAB_FULL === '1' ? 1 : 13
-
-const out = join(world.libvirtd.folder, 'out')
-mkdirSync(out, { mode: 0o711 })
-
-const exported = async (vm: string, dir: string, flags: object = {}) => {
-  const { lines, last } = await verb<BackupLine>('vm export', { vm, dir, freeze: false, ...flags })
-  return {
-    lines,
-    last,
-    text: lines
-      .map(({ text }) => text)
-      .join('\n')
-      .replace(/\s+/g, ' '),
-  }
-}
-
-/** In a process of its own, which looks at the mounts of a container as at those of a host. */
-const imported = async (dir: string, flags: object = {}) => {
-  const lines = await world.all<ImportLine>('vm import', {
-    ...{ dir, 'new-identity': false, set: [], plan: false, declare: false },
-    ...flags,
-  })
-  const last = lines.at(-1)
-  if (last === undefined) throw new Error('vm import said nothing')
-  return {
-    lines,
-    last,
-    text: lines
-      .map(({ text }) => text)
-      .join('\n')
-      .replace(/\s+/g, ' '),
-  }
-}
-
-const documentIn = (dir: string): ExportedVm => {
-  const path = join(dir, 'vm.json')
-  return parseExport(readFileSync(path, 'utf8'), path)
-}
-const dropIn = (name: string) => join(root, 'etc/garrison/host.d', `vm-${name}.yaml`)
 
 /** Runs a verb in a process that is killed at the nth name that comes or goes in a folder; whether it came so far. */
 async function killedAt(name: string, args: object, folder: string, nth: number): Promise<boolean> {
