@@ -11,10 +11,11 @@ import { hostname, uptime } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { HostError, type ProblemCode, type ProblemReport, problemOf } from '../provisioning/problem.ts'
-import { checkedArgs, doorNeeded, unknownVerb, verbAt } from './api/arguments.ts'
+import { checkedArgs, doorNeeded, pathOf, unknownVerb, verbAt } from './api/arguments.ts'
 import { ask } from './api/client.ts'
 import { passedSockets } from './api/passed-sockets.ts'
 import { type Doorway, serve } from './api/server.ts'
+import { carrySession, sessionArgs, wantSession } from './api/session.ts'
 import { type Args, type VerbName, verbTable } from './api/verbs.ts'
 import { version } from './api/version.ts'
 import { Ec2 } from './host/ec2.ts'
@@ -27,7 +28,7 @@ import { type Notifier, notifierOf } from './host/notify.ts'
 import { reportIn, self } from './host/unit.ts'
 import { connectOpenReadOnly } from './node-libvirt/index.ts'
 import { Fleet } from './peers/fleet.ts'
-import type { DoorFor } from './peers/relay.ts'
+import type { DoorFor, SessionDoor } from './peers/relay.ts'
 import { hostClock } from './report/clock.ts'
 import { CloudWatch, type CloudWatchOptions } from './report/cloudwatch.ts'
 import { Exposition } from './report/exposition.ts'
@@ -177,6 +178,30 @@ const doorsBelow =
     return { door, socket: join(folder, verbTable[name].daemon ? 'report.sock' : `${door}.sock`) }
   }
 
+/** The one session that peers may ask for: a shell, at the door that is the daemon's alone. */
+const shellsBelow = (folder: string): SessionDoor => ({
+  async open(path, request, caller) {
+    wantSession(request)
+    if (verbAt(path) !== 'shell')
+      throw new HostError('request.unknown-verb', `${path} is no session for a peer`)
+    const args = checkedArgs('shell', sessionArgs(request.url ?? ''))
+    // Few need it.
+    const { openSession } = await import('./api/session-client.ts')
+    const socketPath = join(folder, 'shell.sock')
+    try {
+      const opened = await openSession(socketPath, pathOf('shell'), args, caller)
+      if ('socket' in opened) return opened.socket
+      const { code, message, details } = opened.problem
+      throw new HostError(code, message, { details: details ?? {} })
+    } catch (cause) {
+      const errno = errnoOf(cause)
+      if (errno === undefined) throw cause
+      throw new HostError('door.closed', `${socketPath} cannot be opened (${errno})`, { cause })
+    }
+  },
+  carry: carrySession,
+})
+
 /** Which host this is to others: its instance-id, which Nitro's firmware gives as the asset tag, or else its machine-id. */
 function instanceOf(): string {
   const assetTag = readNow('/sys/class/dmi/id/board_asset_tag')?.trim() ?? ''
@@ -315,6 +340,7 @@ export async function daemon({ sockets, root = '/' }: Args<'daemon'>): Promise<v
     folder: join(root, 'var/lib/garrison/fleet'),
     settings: async () => (await settings()).fleet,
     doorFor: doorsBelow(join(root, 'run/garrison')),
+    sessions: shellsBelow(join(root, 'run/garrison')),
     tagged: (tag) => readTagged(imds, tag),
     batch(peer, errand) {
       const names = namesOf(fleet.reportOf(peer)?.body ?? null)

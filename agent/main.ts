@@ -87,6 +87,7 @@ const refusals: ReadonlySet<string> = new Set([
   'fleet.name-taken',
   'fleet.role-refused',
   'fleet.token-refused',
+  'shell.off',
 ])
 
 /** The last line of a terminal: what goes on and for how long, written over until the next line is said. */
@@ -418,6 +419,11 @@ async function main(argv: readonly string[]): Promise<Exit> {
     const { sitAtConsole } = await import('./verbs/vm-console-here.ts')
     const paths = socket === undefined ? socketPaths : [socket]
     return sitAtConsole(args as Args<'vm console'>, note, () => openSession(name, args, paths))
+  }
+  if (name === 'shell') {
+    const { sitAtShell } = await import('./verbs/shell-here.ts')
+    const parts = async (root?: string) => (await import('./operate.ts')).partsOf(root)
+    return sitAtShell(args as Args<'shell'>, { parts }, callerOf(process.env), note)
   }
   if (doorNeeded(name, args).door === 'local') return runHere(name, args, json)
   if (verbTable[name].daemon) return askDaemon(name, args, json, socket ?? daemonSocketPath)

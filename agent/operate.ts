@@ -127,6 +127,7 @@ export function partsOf(root = '/'): Parts<Connection> {
 /** The sockets that systemd passed, each a door by its name. */
 const passedDoorways = (env: NodeJS.ProcessEnv): readonly Doorway[] =>
   passedSockets(env).map(({ name, fd }) => {
+    if (name === 'shell') return { door: 'admin', only: name, fd }
     if (name !== 'read' && name !== 'operate' && name !== 'admin')
       throw new HostError('request.invalid', `systemd passed a socket named ${name}: no door`, {
         details: { verb: 'operate' },
@@ -134,14 +135,16 @@ const passedDoorways = (env: NodeJS.ProcessEnv): readonly Doorway[] =>
     return { door: name, fd }
   })
 
+/** Every door as a socket in one folder. */
+const doorwaysIn = (folder: string): readonly Doorway[] => [
+  ...(['read', 'operate', 'admin'] as const).map((door) => ({ door, path: join(folder, `${door}.sock`) })),
+  { door: 'admin', only: 'shell', path: join(folder, 'shell.sock') },
+]
+
 /** Serves until idle or told to stop. Throws when there is no socket to serve. */
 export async function operate({ sockets, root, idle }: Args<'operate'>): Promise<void> {
   const log = pino({ base: null }, pino.destination({ dest: 1, sync: true }))
-  const made = sockets === undefined ? [] : (['read', 'operate', 'admin'] as const)
-  const doorways = [
-    ...passedDoorways(process.env),
-    ...made.map((door): Doorway => ({ door, path: join(sockets ?? '', `${door}.sock`) })),
-  ]
+  const doorways = [...passedDoorways(process.env), ...(sockets === undefined ? [] : doorwaysIn(sockets))]
   if (doorways.length === 0)
     throw new HostError('request.invalid', 'systemd passed no socket: start garrison-operate.socket', {
       details: { verb: 'operate' },

@@ -182,6 +182,12 @@ const fleet = z
       .describe(
         'Answer /metrics on the port, for a Prometheus that has a certificate of the fleet (role read).',
       ),
+    shell: z
+      .boolean()
+      .default(false)
+      .describe(
+        'Let root on hosts whose certificate has the role admin open a shell of root on this one (garrison shell). It is recorded.',
+      ),
   })
   .describe('How this host talks with the others of its fleet. Membership itself is by garrison fleet join.')
 

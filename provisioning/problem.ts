@@ -800,6 +800,16 @@ export const PROBLEMS = {
     meaning: 'The root filesystem stands on something that Garrison cannot grow.',
     remedy: 'The message names it; grow it by hand, or set root.grow to false.',
   },
+  'shell.not-begun': {
+    meaning: 'A shell was to be opened on the host, and could not be begun there.',
+    remedy:
+      'See journalctl -u garrison-operate on that host; where systemd itself does not answer, only its console helps.',
+  },
+  'shell.off': {
+    meaning: 'The document of the host does not let anybody open a shell over the fleet.',
+    remedy:
+      'On that host, as root, turn fleet.shell on in /etc/garrison/host.yaml; docs/usage/security.md says what that means.',
+  },
   'software.held': {
     meaning: 'A package is on hold (apt-mark hold), so apt does not install it.',
     remedy: 'Find out who holds it and why (apt-mark showhold); apt-mark unhold releases it.',

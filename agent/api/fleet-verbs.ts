@@ -261,6 +261,47 @@ export const fleetVerbs = {
       report: 'the report as in garrison/report/1',
     },
   },
+  shell: {
+    brief: 'open a shell of root on a host of the fleet',
+    help: 'A terminal over the fleet port, for when SSH is not there: over whichever network the host can still be reached. Off unless fleet.shell is on in the document of that host, and only for root on a host whose certificate has the role admin. What is typed goes there, Ctrl-C too; ^] (Ctrl and ]) leaves, and ends what runs there. It is recorded there, in /var/lib/garrison/shells, and written in its journal.',
+    examples: [
+      ['sudo garrison shell h07', 'until exit is typed there, or ^] pressed'],
+      ['sudo garrison shell h07 --at 192.0.2.7', 'at an address that the fleet does not tell'],
+    ],
+    operands: {
+      peer: { kind: 'text', placeholder: 'HOST', brief: 'its name in the fleet', required: true },
+    },
+    flags: {
+      escape: {
+        kind: 'text',
+        placeholder: 'KEY',
+        brief: 'another key to leave by: ^A, ^X, …, or none',
+        kept: true,
+      },
+      at: {
+        kind: 'text',
+        placeholder: 'ADDRESS',
+        brief: 'where that host is, beside what is known: 192.0.2.7, or with a port',
+        many: true,
+        kept: true,
+      },
+      term: {
+        kind: 'text',
+        placeholder: 'TERM',
+        brief: 'the kind of terminal to tell it (that of this one)',
+      },
+      size: {
+        kind: 'text',
+        placeholder: 'SIZE',
+        brief: 'columns x rows to begin with, such as 80x24 (that of this one)',
+      },
+      folder: { ...folder, kept: true },
+    },
+    door: 'admin',
+    schema: 'garrison/shell/1',
+    json: {},
+    session: true,
+  },
   'fleet peers': {
     brief: 'show the connections with the other hosts, and the certificate of this one',
     help: 'For each host where it is, over which network it is reached, how far away it is and what was sent; or why it is not reached and when it is tried again.',

@@ -46,7 +46,7 @@ const [mostWords, fewWords] = [8, 4]
 const overviewColumn = 17
 
 /** Verbs that are seldom asked for: the overview has one row for all of them. */
-const seldom: readonly string[] = ['schema', 'instance', 'iam', 'record', 'completion', 'version']
+const seldom: readonly string[] = ['shell', 'schema', 'instance', 'iam', 'record', 'completion', 'version']
 
 /** A row for each verb of one word, one for those of several words that begin alike, and one for what is seldom asked for. */
 function verbRows(): readonly string[] {

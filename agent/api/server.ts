@@ -20,8 +20,8 @@ import { carrySession, refuseSession, sessionArgs, wantSession } from './session
 import { safeJson } from './terminal.ts'
 import { type Args, DOORS, type Door, type VerbName, verbTable } from './verbs.ts'
 
-/** A socket to listen on: one that systemd passed, or a path to make. */
-export type Doorway = { readonly door: Exclude<Door, 'local'> } & (
+/** A socket to listen on: one that systemd passed, or a path to make. `only`: nothing but this verb is asked there. */
+export type Doorway = { readonly door: Exclude<Door, 'local'>; readonly only?: VerbName } & (
   | { readonly fd: number }
   | { readonly path: string }
 )
@@ -82,10 +82,11 @@ const httpStatus: Partial<Record<ProblemCode, number>> = {
 export const problemSchema = 'garrison/problem/1'
 
 /** Who asks: the door that they came through, and, marked as their own words, who they say they are. */
-function whoOf(door: Doorway['door'], request: IncomingMessage): string {
+function whoOf({ door, only }: Doorway, request: IncomingMessage): string {
   const says = request.headers['garrison-caller']
   const known = typeof says === 'string' && /^[\x20-\x7e]{1,128}$/.test(says)
-  return known ? `${whoAt[door]}, says ${says}` : whoAt[door]
+  const at = only === undefined ? whoAt[door] : `${only}.sock (the daemon)`
+  return known ? `${at}, says ${says}` : at
 }
 
 async function bodyOf(request: IncomingMessage, verb: string): Promise<unknown> {
@@ -219,7 +220,9 @@ export async function serve<C = Context>({
   }
 
   /** Throws `door.refused` unless a verb may be asked for at this door. */
-  function wantDoor<N extends VerbName>(door: Doorway['door'], name: N, args: Args<N>): void {
+  function wantDoor<N extends VerbName>({ door, only }: Doorway, name: N, args: Args<N>): void {
+    if (only !== undefined && name !== only)
+      throw new HostError('door.refused', `${only}.sock is for ${only} alone, and not for ${name}`)
     const needed = doorNeeded(name, args)
     if (needed.door === 'local') throw notServed(needed.by)
     if (DOORS.indexOf(door) < DOORS.indexOf(needed.door))
@@ -230,15 +233,15 @@ export async function serve<C = Context>({
   }
 
   /** The module of a verb that may be asked for at this door. Throws `door.refused`. */
-  async function admitted<N extends VerbName>(door: Doorway['door'], name: N, args: Args<N>) {
+  async function admitted<N extends VerbName>(doorway: Doorway, name: N, args: Args<N>) {
     const module = await load(name)
     if (module === null) throw notServed(name)
-    wantDoor(door, name, args)
+    wantDoor(doorway, name, args)
     return module
   }
 
   async function openSession(
-    door: Doorway['door'],
+    doorway: Doorway,
     request: IncomingMessage,
     socket: Duplex,
     head: Buffer,
@@ -249,14 +252,14 @@ export async function serve<C = Context>({
     const gone = new AbortController()
     socket.once('close', () => gone.abort())
     socket.on('error', () => socket.destroy())
-    const who = whoOf(door, request)
+    const who = whoOf(doorway, request)
     try {
       wantSession(request)
       const [pathname = '/'] = request.url?.split('?') ?? []
       const name = verbAt(pathname)
       if (name === null) throw unknownVerb(pathname)
       const args = checkedArgs(name, sessionArgs(request.url ?? ''))
-      const module = await admitted(door, name, args)
+      const module = await admitted(doorway, name, args)
       if (!verbTable[name].session) throw notSo(name, `${name} is no session: it is asked for by POST`)
       const signal = AbortSignal.any([gone.signal, ending.signal])
       const far = await (module as SessionModule<VerbName, C>).open(contextFor(who, signal), args)
@@ -264,7 +267,7 @@ export async function serve<C = Context>({
     } catch (error) {
       const problem = problemOf(error)
       code = problem.code
-      if (code === 'agent.defect') log.error({ err: error, url: request.url, door }, 'defect')
+      if (code === 'agent.defect') log.error({ err: error, url: request.url, door: doorway.door }, 'defect')
       refuseSession(
         socket,
         httpStatus[problem.code] ?? 500,
@@ -273,7 +276,7 @@ export async function serve<C = Context>({
     } finally {
       requests -= 1
       const ms = Math.round(performance.now() - startedMs)
-      log.info({ door, who, url: request.url, code, ms }, 'session ended')
+      log.info({ door: doorway.door, who, url: request.url, code, ms }, 'session ended')
       watchIdle()
       maybeLeft()
     }
@@ -295,7 +298,7 @@ export async function serve<C = Context>({
     })
   }
 
-  async function respond(door: Doorway['door'], request: IncomingMessage, response: ServerResponse) {
+  async function respond(doorway: Doorway, request: IncomingMessage, response: ServerResponse) {
     const [pathname = '/'] = request.url?.split('?') ?? []
     const page = Object.hasOwn(pages, pathname) ? pages[pathname] : undefined
     if (request.method === 'GET' && page !== undefined) {
@@ -315,16 +318,16 @@ export async function serve<C = Context>({
     const host = request.headers['garrison-host']
     if (typeof host === 'string') {
       if (relay === undefined) throw notSo(name, 'another host is asked through the daemon')
-      wantDoor(door, name, args)
+      wantDoor(doorway, name, args)
       const says = request.headers['garrison-caller']
       const caller = typeof says === 'string' ? says : ''
       await relay({ host, path: pathname, args, caller }, response)
       return
     }
-    const module = await admitted(door, name, args)
+    const module = await admitted(doorway, name, args)
     const gone = new AbortController()
     response.once('close', () => gone.abort())
-    const who = whoOf(door, request)
+    const who = whoOf(doorway, request)
     const context = contextFor(who, AbortSignal.any([gone.signal, ending.signal]))
     const { schema, streams } = verbTable[name]
     if (streams) {
@@ -339,7 +342,6 @@ export async function serve<C = Context>({
   }
 
   const listen = async (doorway: Doorway) => {
-    const { door } = doorway
     const server = createServer(
       {
         headersTimeout: 5000,
@@ -353,11 +355,12 @@ export async function serve<C = Context>({
         const startedMs = performance.now()
         let code = 'ok'
         try {
-          await respond(door, request, response)
+          await respond(doorway, request, response)
         } catch (error) {
           const problem = problemOf(error)
           code = problem.code
-          if (code === 'agent.defect') log.error({ err: error, url: request.url, door }, 'defect')
+          if (code === 'agent.defect')
+            log.error({ err: error, url: request.url, door: doorway.door }, 'defect')
           // What is left of the request is not read: the connection ends with the answer.
           response.setHeader('connection', 'close')
           answer(response, httpStatus[problem.code] ?? 500, { schema: problemSchema, ...problem })
@@ -365,13 +368,16 @@ export async function serve<C = Context>({
           await sent(response)
           requests -= 1
           const ms = Math.round(performance.now() - startedMs)
-          log.info({ door, who: whoOf(door, request), url: request.url, code, ms }, 'answered')
+          log.info(
+            { door: doorway.door, who: whoOf(doorway, request), url: request.url, code, ms },
+            'answered',
+          )
           watchIdle()
           maybeLeft()
         }
       },
     )
-    server.on('upgrade', (request, socket, head) => void openSession(door, request, socket, head))
+    server.on('upgrade', (request, socket, head) => void openSession(doorway, request, socket, head))
     server.maxConnections = 64
     server.on('connection', (socket) => {
       connections += 1

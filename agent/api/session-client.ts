@@ -1,4 +1,4 @@
-// The client's side of a session: an HTTP upgrade over a door's socket by hand, and then the socket itself.
+// The client's side of a session: an HTTP upgrade by hand, over a door's socket or a connection with a peer, and then the socket itself.
 
 import { connect, type Socket } from 'node:net'
 import { HostError, type ProblemReport } from '../../provisioning/problem.ts'
@@ -9,21 +9,29 @@ export type Opened = { readonly socket: Socket } | { readonly problem: ProblemRe
 
 const mostHeadBytes = 64 * 2 ** 10
 
-/**
- * Asks for a session over one socket. Rejects with the system's error when it cannot be connected to, and with `door.lost` when
- * it closes before it has answered. What comes after the answer stays in the socket, which is paused.
- */
-export function openSession(
+/** Asks for a session at a door. Rejects as `openSessionOn` does, and with the system's error when it cannot be connected to. */
+export const openSession = (
   socketPath: string,
+  path: string,
+  args: unknown,
+  caller: string,
+): Promise<Opened> => openSessionOn(connect(socketPath), socketPath, path, args, caller)
+
+/**
+ * Asks for a session over one socket, which is that of `name`. Rejects with `door.lost` when it closes before it has answered. What comes
+ * after the answer stays in the socket, which is paused.
+ */
+export function openSessionOn(
+  socket: Socket,
+  name: string,
   path: string,
   args: unknown,
   caller: string,
 ): Promise<Opened> {
   const { promise, resolve, reject } = Promise.withResolvers<Opened>()
-  const socket = connect(socketPath)
   let answer: Buffer = Buffer.alloc(0)
-  let connected = false
-  const lost = () => reject(new HostError('door.lost', `${socketPath} closed before its answer was complete`))
+  let connected = !socket.connecting
+  const lost = () => reject(new HostError('door.lost', `${name} closed before its answer was complete`))
   const failed = (error: Error) =>
     connected
       ? reject(new HostError('door.lost', `the connection broke: ${error.message}`, { cause: error }))
@@ -57,7 +65,7 @@ export function openSession(
       settle({ problem }, Buffer.alloc(0))
       socket.destroy()
     } catch (cause) {
-      reject(new HostError('door.lost', `${socketPath} answered what is no answer`, { cause }))
+      reject(new HostError('door.lost', `${name} answered what is no answer`, { cause }))
     }
   }
   socket.on('connect', () => {

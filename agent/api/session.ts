@@ -26,10 +26,10 @@ export function sessionArgs(url: string): unknown {
 }
 
 /** Throws `request.invalid` unless it asks for a session as it must be asked for. */
-export function wantSession({ method, headers }: IncomingMessage): void {
+export function wantSession({ method, headers, url }: IncomingMessage): void {
   if (method !== 'GET' || headers.upgrade !== sessionProtocol)
     throw new HostError('request.invalid', `a session is asked for by GET with Upgrade: ${sessionProtocol}`, {
-      details: { verb: 'vm console' },
+      details: { verb: url?.split('?')[0] },
     })
 }
 

@@ -4,7 +4,7 @@
 // - An answer counts as fresh only while nothing was asked to be changed since its question began, in whatever process.
 // - The last answer outlives this process and the reach of the Region; it is always told with its age.
 
-import { readFile, stat } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import type { Ec2Network, Ec2Question, Ec2Reading } from '../../provisioning/instance.ts'
 import { ownTag } from '../../provisioning/instance.ts'
 import { HostError, problemOf } from '../../provisioning/problem.ts'
@@ -13,7 +13,7 @@ import type { Ec2Answer, Ec2Request } from './ec2-call.ts'
 import { execute, lastLines } from './exec.ts'
 import { errnoOf, replaceFile } from './files.ts'
 import type { Imds } from './imds.ts'
-import { networkProperties, reportIn, self, systemdRun } from './unit.ts'
+import { hasUnits, networkProperties, reportIn, self, systemdRun } from './unit.ts'
 
 /** What reads EC2. */
 export interface FromEc2 {
@@ -76,9 +76,7 @@ const passedOn =
 
 /** Asks EC2 in a unit of its own where there are units and this process may start them, else in this process. */
 async function callApart(request: Ec2Request): Promise<Ec2Answer> {
-  const hasUnits =
-    process.getuid?.() === 0 && (await stat('/run/systemd/system').catch(absentOnly))?.isDirectory()
-  if (!hasUnits) {
+  if (!(await hasUnits())) {
     const { callEc2 } = await import('./ec2-call.ts')
     return callEc2(request)
   }
@@ -100,11 +98,6 @@ async function callApart(request: Ec2Request): Promise<Ec2Answer> {
   if (report === null)
     throw new HostError('ec2.unreachable', `garrison ec2-call ended with ${exit}: ${lastLines(stderr, 1)}`)
   throw new HostError(report.code, report.message, { details: { ...report.details } })
-}
-
-function absentOnly(error: unknown): null {
-  if (errnoOf(error) !== 'ENOENT') throw error
-  return null
 }
 
 /** EC2, for one process. */

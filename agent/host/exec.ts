@@ -3,6 +3,7 @@
 import { constants } from 'node:fs'
 import { access } from 'node:fs/promises'
 import { constants as os } from 'node:os'
+import type { Readable, Writable } from 'node:stream'
 import { execa } from 'execa'
 import type { Answer } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
@@ -48,6 +49,7 @@ const endings = [
   ['SIGKILL', 1000],
 ] as const
 const drainMs = 250
+const sttyMs = 2000
 
 let started = 0
 
@@ -85,6 +87,79 @@ const sleep = <T>(ms: number, value: T): { readonly done: Promise<T>; cancel(): 
   return { done: promise, cancel: () => clearTimeout(timer) }
 }
 
+/** Throws `host.tool-missing` or `host.denied` unless the program is there and can be run. */
+async function wantProgram(argv: Argv): Promise<void> {
+  const [program] = argv
+  if (!program.startsWith('/')) throw new TypeError(`not an absolute path: ${program}`)
+  await access(program, constants.X_OK).catch((cause: NodeJS.ErrnoException) => {
+    const code = cause.code === 'ENOENT' || cause.code === 'ENOTDIR' ? 'host.tool-missing' : 'host.denied'
+    throw new HostError(code, `${program} cannot be run (${cause.code})`, { details: { argv }, cause })
+  })
+}
+
+const tethered = (argv: Argv): Argv => ['/usr/bin/setpriv', '--pdeathsig', 'KILL', '--', ...argv]
+
+/** A program that is spoken with while it runs. */
+export interface Running {
+  readonly pid: number
+  readonly input: Writable
+  readonly output: Readable
+  /** What it ended with, 128 + signal when by one, and its last words on standard error. */
+  readonly ended: Promise<{ readonly exit: number; readonly stderr: string }>
+  kill(signal: NodeJS.Signals): void
+}
+
+/**
+ * Begins a program that is spoken with while it runs, in a session of its own and without a terminal; it is killed when this process
+ * dies. Throws `host.tool-missing`, `host.denied`, `host.unreadable`.
+ */
+export async function begin(argv: Argv, added: Readonly<Record<string, string>>): Promise<Running> {
+  await wantProgram(argv)
+  const [file, ...args] = tethered(argv)
+  started += 1
+  const subprocess = execa(file, args, {
+    ...{ stdin: 'pipe', stdout: 'pipe', stderr: 'pipe', buffer: false, encoding: 'buffer', reject: false },
+    ...{ env: { ...environment, ...added }, extendEnv: false, cwd: '/', killDescendants: true },
+  })
+  const child = subprocess.nodeChildProcess
+  const { pid, stdin, stdout, stderr } = child
+  if (pid === undefined || !stdin || !stdout || !stderr)
+    throw new HostError('host.unreadable', `${argv[0]} could not be started`, { details: { argv } })
+  const words = collect('tail', () => {})
+  stderr.on('data', (chunk: Buffer) => words.add(chunk))
+  // Who writes to a program that has ended hears of it by its end.
+  stdin.on('error', () => stdin.destroy())
+  const { promise: ended, resolve } = Promise.withResolvers<Awaited<Running['ended']>>()
+  const end = (code: number | null, signal: NodeJS.Signals | null) =>
+    resolve({ exit: code ?? 128 + os.signals[signal ?? 'SIGKILL'], stderr: words.text() })
+  // Not its close: what it has said may be read much later.
+  child.once('exit', (code, signal) => {
+    const late = setTimeout(end, drainMs, code, signal)
+    stderr.once('close', () => {
+      clearTimeout(late)
+      end(code, signal)
+    })
+  })
+  return {
+    ...{ pid, input: stdin, output: stdout, ended },
+    kill: (signal) => {
+      subprocess.kill(signal)
+    },
+  }
+}
+
+/** Tells the terminal at standard input something by stty(1), which needs no right to open it. False when it could not be told. */
+export async function setTerminal(...settings: readonly string[]): Promise<boolean> {
+  started += 1
+  const { failed } = await execa('/usr/bin/stty', settings, {
+    ...{ stdin: 'inherit', stdout: 'ignore', stderr: 'ignore', reject: false, timeout: sttyMs },
+    // Else a signal that comes now would end this process as if nobody had wanted to hear of it.
+    cleanup: false,
+    ...{ env: environment, extendEnv: false },
+  })
+  return !failed
+}
+
 /**
  * Runs a tool to its end. Every end is returned, also a bad one; only a tool that cannot be started throws
  * (`host.tool-missing`, `host.denied`, `host.unreadable`). At the deadline its process group gets SIGTERM and five seconds later
@@ -92,13 +167,9 @@ const sleep = <T>(ms: number, value: T): { readonly done: Promise<T>; cancel(): 
  */
 export async function execute(argv: Argv, options: ExecuteOptions): Promise<Execution> {
   const [program] = argv
-  if (!program.startsWith('/')) throw new TypeError(`not an absolute path: ${program}`)
-  await access(program, constants.X_OK).catch((cause: NodeJS.ErrnoException) => {
-    const code = cause.code === 'ENOENT' || cause.code === 'ENOTDIR' ? 'host.tool-missing' : 'host.denied'
-    throw new HostError(code, `${program} cannot be run (${cause.code})`, { details: { argv }, cause })
-  })
+  await wantProgram(argv)
   // A tool that outlived a killed agent would go on writing after the next one has taken the apply lock.
-  const [file, ...args] = options.tethered ? ['/usr/bin/setpriv', '--pdeathsig', 'KILL', '--', ...argv] : argv
+  const [file, ...args] = options.tethered ? tethered(argv) : argv
   started += 1
   const startedMs = performance.now()
   const overflow = Promise.withResolvers<'overflow'>()

@@ -1,9 +1,11 @@
 // Transient units of systemd (systemd-run(1)): programs that run outside the sandbox of this process, this one among them.
 
+import { stat } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { isSea } from 'node:sea'
 import { PROBLEMS, type ProblemReport } from '../../provisioning/problem.ts'
 import type { Argv } from './exec.ts'
+import { errnoOf } from './files.ts'
 
 /** What is run in a unit. `name` is the unit's; without it systemd makes one up. */
 export interface InUnit {
@@ -31,6 +33,15 @@ export const systemdRun = ({ argv, name, deadlineMs, environment, properties = [
   '--',
   ...argv,
 ]
+
+function absentOnly(error: unknown): null {
+  if (errnoOf(error) !== 'ENOENT') throw error
+  return null
+}
+
+/** Whether there are units here and this process may start them. */
+export const hasUnits = async (): Promise<boolean> =>
+  process.getuid?.() === 0 && ((await stat('/run/systemd/system').catch(absentOnly))?.isDirectory() ?? false)
 
 /** How this very program is started. */
 export const self: Argv = isSea() ? [process.execPath] : [process.execPath, process.argv[1] ?? '']

@@ -19,8 +19,8 @@ import { Issuing, issuerUntilMs, type Joining, renewIssuer } from './issuing.ts'
 import { Keyring, readCredentials } from './keyring.ts'
 import { type HeldReport, type KnownHost, Mesh, type MeshEvent } from './mesh.ts'
 import type { Pace } from './pace.ts'
-import { Port } from './port.ts'
-import { askPeer, type Carried, type DoorFor, VerbsOfPeers } from './relay.ts'
+import { type AskedSession, Port } from './port.ts'
+import { askPeer, type Carried, type DoorFor, type SessionDoor, VerbsOfPeers } from './relay.ts'
 import { fingerprintOf, type Identity, type Revocation } from './trust.ts'
 
 /** What the desired document says of the fleet. Addresses are by the label of their network. */
@@ -42,6 +42,7 @@ export interface FleetGround {
   /** What the desired document says of the fleet. */
   readonly settings: () => Promise<FleetDesired>
   readonly doorFor: DoorFor
+  readonly sessions: SessionDoor
   /** Asks EC2 for the instances with a tag. Throws a HostError. */
   readonly tagged?: (tag: string) => Promise<Found>
   /** Does what a peer has this host send for it. Throws a HostError when nothing of it was done. */
@@ -79,7 +80,7 @@ const issuerNoticeMs = 120 * 86_400_000
 const mostAddresses = 16
 
 /** What holds where the document says nothing of the fleet. */
-export const usualFleet: FleetDesired = { port: 7443, peers: {} }
+export const usualFleet: FleetDesired = { port: 7443, peers: {}, metrics: false }
 
 /** An address as people write it: `10.0.0.5`, `10.0.0.5:7443`, `fd00::5`, `[fd00::5]:7443`. */
 export function addressIn(over: string, text: string, port: number): Address {
@@ -320,6 +321,7 @@ class Member {
   readonly #verbs: VerbsOfPeers
   readonly #batches: BatchesOfPeers | null
   readonly #timers: NodeJS.Timeout[] = []
+  readonly #left = new AbortController()
   #discovery: Discovery | null = null
   #portNumber = 0
   #renewing: Promise<void> | null = null
@@ -362,6 +364,7 @@ class Member {
         peer: (peer, path, body, response, caller) => this.#peer(peer, path, body, response, caller),
         mesh: (socket, peer, localAddress, remoteAddress) =>
           this.mesh.accept(socket, peer, { over: this.#over(localAddress), address: remoteAddress }),
+        session: (asked, isGood) => this.#session(asked, isGood),
       },
     })
   }
@@ -481,6 +484,19 @@ class Member {
     await this.#verbs.answer(peer, verb, body, caller, response)
     this.#ground.log.info({ peer: peer.host, role: peer.role, caller, verb }, 'asked by a peer')
     return null
+  }
+
+  async #session(asked: AskedSession, isGood: () => void): Promise<void> {
+    const { sessions, log } = this.#ground
+    const { peer, path: verb, caller } = asked
+    const who = { peer: peer.host, role: peer.role, caller, verb }
+    const open: SessionDoor['open'] = async (...words) => {
+      const far = await sessions.open(...words)
+      log.info(who, 'session of a peer begun')
+      return far
+    }
+    await this.#verbs.session(asked, isGood, { ...sessions, open }, this.#left.signal)
+    log.info(who, 'session of a peer ended')
   }
 
   /** The folder has changed: takes in what is new, and tells the others. */
@@ -627,6 +643,7 @@ class Member {
   async close(): Promise<void> {
     for (const timer of this.#timers) clearInterval(timer)
     this.#discovery?.close()
+    this.#left.abort()
     await this.#keep()
     this.mesh.close()
     this.#port.close()

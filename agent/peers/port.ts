@@ -33,8 +33,20 @@ export interface Behind {
     caller: string,
   ): Promise<object | null>
   mesh(socket: WebSocket, peer: Identity, localAddress: string, remoteAddress: string): void
+  /** A session that a peer asks for, until it ends. `isGood` throws once the peer is not to be trusted any more. */
+  session(asked: AskedSession, isGood: () => void): Promise<void>
   /** Whether somebody without a certificate may ask now. */
   isOpen(): Promise<boolean>
+}
+
+/** A session that is asked for, with the connection that it is to be carried on. `caller` is who asks, as they say themselves. */
+export interface AskedSession {
+  readonly peer: Identity
+  readonly path: string
+  readonly request: IncomingMessage
+  readonly caller: string
+  readonly socket: TLSSocket
+  readonly head: Buffer
 }
 
 /** What the port needs. `host`: the address to listen on; all of them when left out. */
@@ -61,6 +73,8 @@ const limits = {
   bodyBytes: 65_536,
 } as const
 
+const keepAliveMs = 10_000
+
 const httpStatus: Partial<Record<ProblemCode, number>> = {
   'request.invalid': 400,
   'request.unknown-verb': 404,
@@ -68,6 +82,7 @@ const httpStatus: Partial<Record<ProblemCode, number>> = {
   'peer.refused': 403,
   'fleet.errand-refused': 403,
   'fleet.role-refused': 403,
+  'shell.off': 403,
   'fleet.token-refused': 403,
   'fleet.name-taken': 409,
   'fleet.name-refused': 400,
@@ -123,7 +138,7 @@ export class Port {
         socket.end(`HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n`, () => socket.destroy())
       else socket.destroy()
     })
-    this.#server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head))
+    this.#server.on('upgrade', (request, socket, head) => void this.#upgrade(request, socket, head))
   }
 
   /** Starts to listen. Throws `fleet.port-taken`; answers the port. */
@@ -230,24 +245,32 @@ export class Port {
       if (answer) return answer
       throw peer ?? new HostError('peer.refused', 'the connection is not known')
     }
-    const caller = request.headers['garrison-caller']
-    const said = typeof caller === 'string' && /^[\x20-\x7e]{1,128}$/.test(caller) ? caller : ''
     const mostBytes = path === batchPath ? mostBatchBytes : limits.bodyBytes
-    return behind.peer(peer, path, await bodyOf(request, mostBytes), response, said)
+    return behind.peer(peer, path, await bodyOf(request, mostBytes), response, callerOf(request))
   }
 
-  #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+  async #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     try {
-      const { url } = request
+      const { url = '' } = request
       refuseBrowsers(request)
       const peer = this.#peers.get(socket)
       if (peer === undefined || peer instanceof HostError)
         throw peer ?? new HostError('peer.refused', 'the connection is not known')
+      const { behind, keyring } = this.#options
+      if (url.startsWith('/v1/verbs/')) {
+        const tls = socket as TLSSocket
+        // Nobody may hold it who is no longer there.
+        tls.setKeepAlive(true, keepAliveMs)
+        const [path = ''] = url.slice('/v1/verbs'.length).split('?')
+        const asked = { peer, path, request, caller: callerOf(request), socket: tls, head }
+        await behind.session(asked, () => keyring.peerOf(tls))
+        return
+      }
       if (url !== '/v1/mesh')
         throw new HostError('request.unknown-verb', 'there is nothing to upgrade to here')
       const { localAddress = '', remoteAddress = '' } = request.socket
       this.#sockets.handleUpgrade(request, socket, head, (opened) =>
-        this.#options.behind.mesh(opened, peer, plain(localAddress), plain(remoteAddress)),
+        behind.mesh(opened, peer, plain(localAddress), plain(remoteAddress)),
       )
     } catch (error) {
       const problem = problemOf(error)
@@ -264,6 +287,12 @@ export class Port {
 
 /** An IPv4 address that came in on an IPv6 socket, as everybody writes it. */
 const plain = (address: string): string => address.replace(/^::ffff:(?=\d+\.)/, '')
+
+/** Who asks on a peer, as they say themselves; empty when they say nothing that can be shown. */
+function callerOf({ headers }: IncomingMessage): string {
+  const caller = headers['garrison-caller']
+  return typeof caller === 'string' && /^[\x20-\x7e]{1,128}$/.test(caller) ? caller : ''
+}
 
 /** A page in somebody's browser may have their certificate, and never a question for this port. */
 function refuseBrowsers({ headers }: IncomingMessage): void {

@@ -3,12 +3,14 @@
 
 import { once } from 'node:events'
 import { type ClientRequest, type IncomingMessage, request, type ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { HostError } from '../../provisioning/problem.ts'
 import { errnoOf } from '../host/files.ts'
 import type { Address } from './address.ts'
 import { reach } from './dial.ts'
 import type { Keyring } from './keyring.ts'
+import type { AskedSession } from './port.ts'
 import { type Identity, includes, type Role } from './trust.ts'
 
 /** A verb on its way. `caller` is who asks, as they say themselves. */
@@ -24,8 +26,18 @@ export type DoorFor = (
   args: unknown,
 ) => { readonly door: 'local' | 'read' | 'operate' | 'admin'; readonly socket: string }
 
+/** The door of this host for sessions of peers. */
+export interface SessionDoor {
+  /** Throws `request.unknown-verb`, `request.invalid`, `door.closed`, and why the door does not open one. */
+  open(path: string, request: IncomingMessage, caller: string): Promise<Duplex>
+  /** Says that it is open, and carries bytes both ways until either side ends or `signal` aborts. */
+  carry(socket: Duplex, head: Buffer, far: Duplex, signal: AbortSignal): Promise<void>
+}
+
 const answered = ['content-type', 'garrison-exit'] as const
 const verbsAtOnce = 16
+const mostCaller = 128
+const judgeEveryMs = 1000
 
 /** Sends a request and pipes what is answered; ends the request when the caller has gone. */
 async function carry(outgoing: ClientRequest, body: string, response: ServerResponse): Promise<void> {
@@ -49,6 +61,12 @@ async function carry(outgoing: ClientRequest, body: string, response: ServerResp
     response.off('close', left)
     outgoing.destroy()
   }
+}
+
+/** Who asks, as the door is told: the host is known, and stands there whole whatever the rest says. */
+function callerFrom({ host }: Identity, caller: string): string {
+  const where = ` on peer ${host}`
+  return (caller || 'somebody').slice(0, mostCaller - where.length) + where
 }
 
 /** Asks a peer for a verb. Throws `fleet.unreachable`. */
@@ -121,10 +139,7 @@ export class VerbsOfPeers {
         { details: { role: peer.role } },
       )
     wantRole(peer, door)
-    const under = this.#under.get(peer.host) ?? 0
-    if (under >= verbsAtOnce)
-      throw new HostError('fleet.busy', `${peer.host} has ${under} verbs under way here already`)
-    this.#under.set(peer.host, under + 1)
+    const ended = this.#begin(peer)
     try {
       const body = JSON.stringify(args)
       const outgoing = request({
@@ -136,7 +151,7 @@ export class VerbsOfPeers {
           connection: 'close',
           'content-type': 'application/json',
           'content-length': Buffer.byteLength(body),
-          'garrison-caller': `${caller || 'somebody'} on peer ${peer.host}`.slice(0, 128),
+          'garrison-caller': callerFrom(peer, caller),
         },
       })
       await carry(outgoing, body, response)
@@ -145,7 +160,49 @@ export class VerbsOfPeers {
       if (errno === undefined) throw cause
       throw new HostError('door.closed', `the ${door} door of this host does not open (${errno})`, { cause })
     } finally {
-      this.#under.set(peer.host, (this.#under.get(peer.host) ?? 1) - 1)
+      ended()
+    }
+  }
+
+  /** Counts one more that is under way for a peer; answers how to end that. Throws `fleet.busy`. */
+  #begin(peer: Identity): () => void {
+    const under = this.#under.get(peer.host) ?? 0
+    if (under >= verbsAtOnce)
+      throw new HostError('fleet.busy', `${peer.host} has ${under} verbs under way here already`)
+    this.#under.set(peer.host, under + 1)
+    return () => this.#under.set(peer.host, (this.#under.get(peer.host) ?? 1) - 1)
+  }
+
+  /**
+   * Carries a session of a peer with the role admin until it ends, `signal` aborts, or the peer is not to be trusted any more. Throws
+   * `fleet.role-refused`, `fleet.busy`, and what the door throws, before anything was said.
+   */
+  async session(
+    { peer, path, request, caller, socket, head }: AskedSession,
+    isGood: () => void,
+    door: SessionDoor,
+    signal: AbortSignal,
+  ) {
+    wantRole(peer, 'admin')
+    const ended = this.#begin(peer)
+    const left = new AbortController()
+    const watching = setInterval(() => {
+      try {
+        isGood()
+      } catch {
+        // Revoked, or past its time: whatever the reason, it is cut off.
+        left.abort()
+      }
+    }, judgeEveryMs)
+    const gone = () => left.abort()
+    socket.once('close', gone)
+    try {
+      const far = await door.open(path, request, callerFrom(peer, caller))
+      await door.carry(socket, head, far, AbortSignal.any([signal, left.signal]))
+    } finally {
+      clearInterval(watching)
+      socket.off('close', gone)
+      ended()
     }
   }
 }

@@ -22,8 +22,11 @@ export interface SettingsAnswer {
 export async function run({ root }: Args<'daemon settings'>, here: Here): Promise<SettingsAnswer> {
   const { document } = await here.parts(root)
   try {
-    const { fleet = usualFleet, cloudwatch = null } = (await document()).desired
-    return { settings: { fleet, cloudwatch } }
+    const { fleet, cloudwatch = null } = (await document()).desired
+    if (fleet === undefined) return { settings: { fleet: usualFleet, cloudwatch } }
+    // Whether there are shells is for the root side to know: here it would begin the membership anew.
+    const { shell: _, ...rest } = fleet
+    return { settings: { fleet: rest, cloudwatch } }
   } catch (error) {
     if (!(error instanceof HostError) || error.code !== 'desired.missing') throw error
     return { settings: { fleet: usualFleet, cloudwatch: null } }

@@ -90,6 +90,7 @@ const served = {
   'vm rename': () => import('./vm-rename.ts'),
   'vm delete': () => import('./vm-delete.ts'),
   'vm clone': () => import('./vm-clone.ts'),
+  shell: () => import('./shell.ts'),
 }
 
 const ofDaemon = {

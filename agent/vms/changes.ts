@@ -1,4 +1,4 @@
-// What a verb changes, written into the journal before and after, as the steps of an apply are.
+// What a verb changes, of VMs above all, written into the journal before and after, as the steps of an apply are.
 
 import type { JournalWriter } from '../../provisioning/host.ts'
 import { problemOf } from '../../provisioning/problem.ts'
@@ -12,7 +12,7 @@ export interface Witness {
   readonly instance: () => Promise<string>
 }
 
-/** One change of one VM: `word` follows `vms.` in its id. */
+/** One change of one VM, or of another part: `word` follows the part in its id, `vm` is what it is done to. */
 export interface Change {
   readonly word: string
   readonly vm: string
@@ -36,6 +36,7 @@ export async function openChanges(
   { who, clock, journal, instance }: Witness,
   verb: string,
   allow: Risk,
+  part: 'vms' | 'shell' = 'vms',
 ): Promise<Changes> {
   opened += 1
   const beganMs = clock()
@@ -46,17 +47,17 @@ export async function openChanges(
     ...stamp(),
     kind: 'apply-started',
     // Only a part of what is on the host: it settles nothing.
-    request: { who, allow, only: 'vms', verb },
+    request: { who, allow, only: part, verb },
     desired: '',
     instance: await instance(),
   })
   return {
     async make({ word, vm, summary, risk, actions = [] }, work) {
-      const step: Step = { id: `vms.${word}`, subject: vm, summary, risk, because: [], actions }
+      const step: Step = { id: `${part}.${word}`, subject: vm, summary, risk, because: [], actions }
       const key = stepKey(step)
       const stepBeganMs = clock()
       const ended = () => ({ ...stamp(), key, outcomes: [], durationMs: clock() - stepBeganMs })
-      await journal.append({ ...stamp(), kind: 'step-started', key, resource: 'vms', step })
+      await journal.append({ ...stamp(), kind: 'step-started', key, resource: part, step })
       steps += 1
       try {
         const result = await work()

@@ -58,6 +58,12 @@ const { cloudwatch, spool } = await openTelling({
 const fleet = await Fleet.open({
   ...{ folder: keys, settings: async () => desired, pace: fast },
   doorFor: () => ({ door: 'read', socket: '/nowhere' }),
+  sessions: {
+    open: async () => {
+      throw new Error('no session is asked for here')
+    },
+    carry: async () => undefined,
+  },
   batch(peer, errand) {
     const names = namesOf(fleet.reportOf(peer)?.body ?? null)
     return cloudwatch.relaying.answer(names && { peer, ...names }, errand)

@@ -1,7 +1,10 @@
 // One host of a fleet as a process of its own: membership and mesh as the daemon has them, told what to do by lines on standard input.
 
+import { connect } from 'node:net'
 import { createInterface } from 'node:readline'
+import { carrySession } from '../../agent/api/session.ts'
 import { Fleet, type FleetDesired, type FleetGround } from '../../agent/peers/fleet.ts'
+import { HostError } from '../../provisioning/problem.ts'
 
 /** What the process is started with, as JSON in its only argument. */
 export interface FleetHostOptions extends Pick<FleetGround, 'folder' | 'pace'> {
@@ -29,6 +32,13 @@ const fleet = await Fleet.open({
   doorFor: (path) => {
     const door = doors[path] ?? 'read'
     return { door, socket: sockets[door] ?? '/nowhere' }
+  },
+  sessions: {
+    open: async (path) => {
+      if (path !== '/v1/shell') throw new HostError('request.unknown-verb', `${path} is no session`)
+      return connect(sockets.admin ?? '/nowhere')
+    },
+    carry: carrySession,
   },
   metrics: async () => ({ type: 'text/plain', text: 'garrison_build_info 1\n' }),
   clock: { epochMs: Date.now, steadyMs: () => performance.now() },

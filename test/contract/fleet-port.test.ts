@@ -4,7 +4,8 @@
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { request } from 'node:http'
-import { connect as connectTcp, type Socket } from 'node:net'
+import { connect as connectTcp, createServer, type Socket } from 'node:net'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect, type TLSSocket } from 'node:tls'
 import t from 'tap'
@@ -13,7 +14,7 @@ import { makeRequest, signHost } from '../../agent/peers/authority.ts'
 import { reach } from '../../agent/peers/dial.ts'
 import { Keyring, readCredentials } from '../../agent/peers/keyring.ts'
 import { usualPace } from '../../agent/peers/pace.ts'
-import { fleetOf } from '../../agent/peers/trust.ts'
+import { fleetOf, type Role } from '../../agent/peers/trust.ts'
 import { FleetWorld, until } from './fleet-world.ts'
 
 t.setTimeout(200_000)
@@ -27,7 +28,23 @@ interface Shown {
 const world = new FleetWorld(t.testdir(), { pace: usualPace })
 t.teardown(() => world.end())
 await world.begin('h05')
-const h05 = await world.start('h05')
+const doorPath = join(world.root, 'door.sock')
+const doors: Socket[] = []
+/** A door behind the port that says what it hears, until it is told to read no more. */
+const door = createServer((socket) => {
+  doors.push(socket)
+  socket.on('error', () => socket.destroy())
+  socket.on('data', (bytes) => {
+    if (bytes.includes('deaf')) socket.pause()
+    else socket.write(bytes)
+  })
+})
+door.listen(doorPath)
+t.teardown(() => {
+  for (const socket of doors) socket.destroy()
+  door.close()
+})
+const h05 = await world.start('h05', { sockets: { admin: doorPath } })
 await world.join('h06', h05)
 const h06 = await world.start('h06')
 await until('they are linked', async () => Boolean((await h05.known('h06'))?.link), 30_000)
@@ -37,13 +54,19 @@ if (own === null) throw new Error('no keys')
 const { ca } = own.tls
 
 /** Keys as an issuer of a fleet makes them for a host. */
-async function keysOf(host: string, lifetimeMs = 60_000, nowMs = Date.now(), of = world): Promise<Shown> {
+async function keysOf(
+  host: string,
+  lifetimeMs = 60_000,
+  nowMs = Date.now(),
+  of = world,
+  role: Role = 'read',
+): Promise<Shown> {
   const folder = of.folder('h05')
   const [issuer, authority] = [await folder.readIssuer(), await readCredentials(folder)]
   if (issuer === null || authority === null) throw new Error('no issuer')
   const { key, request: asked } = await makeRequest(host)
   const fleet = fleetOf(authority.authority)
-  const identity = { fleet, role: 'read' as const, host, enrolment: randomBytes(8).toString('hex') }
+  const identity = { fleet, role, host, enrolment: randomBytes(8).toString('hex') }
   const signed = await signHost(issuer, asked, identity, lifetimeMs, nowMs)
   return { ca, key, cert: signed + issuer.certificate }
 }
@@ -192,6 +215,70 @@ await t.test('floods of frames', async (t) => {
   for (let at = 0; at < 20_000; at += 1) asks.socket.send('{"kind":"asking","hosts":["h06"]}')
   t.match(await asks.ended, /^(1008 it says more than a peer may|1006 )/, 'questions')
 })
+
+const sessionHeaders = { connection: 'upgrade', upgrade: 'garrison-session' }
+const admin = () => keysOf('h08', 60_000, Date.now(), world, 'admin')
+const shell = '/v1/verbs/v1/shell?args=%7B%7D'
+
+/** A session that was asked for: its connection, and what it was answered with. */
+async function session(shown: Shown): Promise<{ socket: TLSSocket; answer: string }> {
+  const socket = await secured(shown)
+  socket.write(
+    `GET ${shell} HTTP/1.1\r\nhost: h05\r\nconnection: upgrade\r\nupgrade: garrison-session\r\n\r\n`,
+  )
+  const [bytes] = (await once(socket, 'data')) as [Buffer]
+  return { socket, answer: bytes.toString() }
+}
+
+await t.test('a session is for the role admin, of one kind, and only so many', async (t) => {
+  t.match(await answered({ ca }, shell, sessionHeaders), /^403 .*shows no certificate/)
+  const expired = await keysOf('h08', 1000, Date.now() - 60_000, world, 'admin')
+  t.match(await answered(expired, shell, sessionHeaders), /^403 .*expired at/)
+  for (const role of ['read', 'operate'] as const)
+    t.match(
+      await answered(await keysOf('h08', 60_000, Date.now(), world, role), shell, sessionHeaders),
+      /^403 .*fleet\.role-refused/,
+    )
+  const shown = await admin()
+  t.match(await answered(shown, shell, { ...sessionHeaders, origin: 'https://h05' }), /^403 .*browser/)
+  t.match(await answered(shown, '/v1/verbs/v1/vm/console', sessionHeaders), /^404 .*unknown-verb/)
+  t.match(await answered(shown, '/v1/verbs/', sessionHeaders), /^404 .*unknown-verb/)
+  t.match(await answered(shown, '/v1/shell', sessionHeaders), /^404 .*unknown-verb/)
+  t.equal(doors.length, 0, 'nobody came as far as the door')
+  const many = await Promise.all(Array.from({ length: 16 }, () => session(shown)))
+  t.ok(many.every(({ answer }) => answer.startsWith('HTTP/1.1 101')))
+  t.match((await session(shown)).answer, /^HTTP\/1\.1 503 .*fleet\.busy/s)
+  for (const { socket } of many) socket.destroy()
+  await until('the doors are closed too', () => doors.every(({ closed }) => closed))
+})
+
+await t.test(
+  'a session says what it hears, holds up whom nobody reads, and ends with its certificate',
+  async (t) => {
+    const { socket, answer } = await session(await admin())
+    t.match(answer, /^HTTP\/1\.1 101/)
+    socket.write('hello')
+    t.equal(String((await once(socket, 'data'))[0]), 'hello')
+    socket.write('deaf')
+    await sleep(500)
+    const before = (await h05.ask<{ rssBytes: number }>({ do: 'memory' })).rssBytes
+    const piece = Buffer.alloc(2 ** 20)
+    for (let sent = 0; sent < 256; sent += 1) socket.write(piece)
+    await sleep(3000)
+    const { rssBytes } = await h05.ask<{ rssBytes: number }>({ do: 'memory' })
+    t.ok(rssBytes - before < 60e6, `${(rssBytes - before) / 1e6} MB more with 256 MiB on their way`)
+    t.ok(socket.writableLength > 200 * 2 ** 20, `${socket.writableLength} bytes wait here`)
+    socket.destroy()
+    // What reads nothing hears of no end either.
+    for (const one of doors) one.resume()
+    const brief = await session(await keysOf('h08', 4000, Date.now(), world, 'admin'))
+    t.match(brief.answer, /^HTTP\/1\.1 101/)
+    const beganMs = performance.now()
+    await once(brief.socket, 'close')
+    t.ok(performance.now() - beganMs < 10_000, 'past its time it is cut off')
+    await until('the doors are closed too', () => doors.every(({ closed }) => closed))
+  },
+)
 
 await t.test('those who come and say nothing', async (t) => {
   const lengths: number[] = []

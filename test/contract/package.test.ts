@@ -31,6 +31,7 @@ const shared = [
   '-rw-r--r-- /usr/lib/systemd/system/garrison-operate.socket',
   '-rw-r--r-- /usr/lib/systemd/system/garrison-read.socket',
   '-rw-r--r-- /usr/lib/systemd/system/garrison-report.socket',
+  '-rw-r--r-- /usr/lib/systemd/system/garrison-shell.socket',
   '-rw-r--r-- /usr/lib/systemd/system/garrison.service',
   '-rw-r--r-- /usr/lib/sysusers.d/garrison.conf',
   '-rw-r--r-- /usr/lib/tmpfiles.d/garrison.conf',

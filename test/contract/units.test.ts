@@ -53,6 +53,7 @@ t.test('systemd reads every unit without a word', async (t) => {
     'garrison-operate.socket',
     'garrison-read.socket',
     'garrison-report.socket',
+    'garrison-shell.socket',
     'garrison.service',
   ])
   const { stdout, stderr } = await runTool([
@@ -98,11 +99,13 @@ t.test('each door is a socket of one service, told apart by name, owner and mode
     ['/run/garrison/operate.sock', 'operate', 'root', 'garrison', '0660', service],
     ['/run/garrison/read.sock', 'read', 'root', 'garrison-read', '0660', service],
     ['/run/garrison/report.sock', 'report', 'root', 'garrison-read', '0660', 'garrison.service'],
+    ['/run/garrison/shell.sock', 'shell', 'garrison', 'root', '0600', service],
   ])
   t.strictSame((await settingsOf(service)).Sockets?.split(' ').sort(), [
     'garrison-admin.socket',
     'garrison-operate.socket',
     'garrison-read.socket',
+    'garrison-shell.socket',
   ])
   t.equal((await settingsOf('garrison.service')).Sockets, 'garrison-report.socket garrison-fleet.socket')
 })
@@ -135,6 +138,7 @@ t.test('every door opens at boot once enabled', async (t) => {
     'garrison-operate.socket',
     'garrison-read.socket',
     'garrison-report.socket',
+    'garrison-shell.socket',
   ])
 })
 
