@@ -86,7 +86,7 @@ function* driftFindings(
       'vms.accepted',
       'notice',
       `${name} differs, and is left so: ${acceptedText(accepted)}`,
-      `Nothing to do until then; garrison vm revert ${name} has it mended, garrison vm adopt ${name} declares it.`,
+      `Nothing to do until then; garrison vm revert ${name} has it mended.`,
     )
   if (overdue.length > 0)
     yield found(
