@@ -271,19 +271,31 @@ function witnessesOf({ defaults, interfaces }: ObservedUplinks, parts: readonly 
 const changeMs = 60_000
 const activationMs = 20_000
 
+/**
+ * The witnesses of a removal: a router over an interface that the document does not name may well be out of reach after it, and is
+ * asked only where there is no other.
+ */
+function witnessesOfRemoval(observed: ObservedUplinks): readonly Witness[] {
+  const all = witnessesOf(observed, [])
+  const named = new Set(observed.interfaces.map(({ link }) => link?.name))
+  const staying = all.filter((one) => one.kind !== 'neighbour' || named.has(one.device))
+  return staying.some(({ kind }) => kind === 'neighbour') ? staying : all
+}
+
 /** The step with an undo around what it changes, which is kept only when the host has been seen after it. */
 const withUndo = (
   step: Step,
   observed: ObservedUplinks,
   reloads: readonly Reload[],
   parts: readonly Part[] = [],
+  witnesses = witnessesOf(observed, parts),
 ): Step =>
   // Where nothing has an address nobody is cut off, and nobody could testify.
   step.blocked || !observed.reachable
     ? step
     : guarded(step, {
         reload: reloads,
-        witnesses: witnessesOf(observed, parts),
+        witnesses,
         deadlineMs: changeMs + activationMs * parts.length,
       })
 
@@ -439,7 +451,7 @@ function planRemovals(desired: Desired, observed: ObservedUplinks, backend: Back
           : []),
       ],
     }
-    return withUndo(step, observed, readAgain(backend))
+    return withUndo(step, observed, readAgain(backend), [], witnessesOfRemoval(observed))
   })
 }
 
