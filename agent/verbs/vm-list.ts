@@ -1,6 +1,5 @@
 // The verb `vm list`: the VMs of this host, once or again and again.
 
-import { setTimeout as sleep } from 'node:timers/promises'
 import { HostError, type ProblemReport, problemOf } from '../../provisioning/problem.ts'
 import type { Context } from '../api/context.ts'
 import {
@@ -15,6 +14,7 @@ import {
 } from '../api/terminal.ts'
 import { type Args, EXIT, type Exit } from '../api/verbs.ts'
 import type { Connection } from '../node-libvirt/index.ts'
+import { hostClock } from '../report/clock.ts'
 import { type ColumnName, cellText, columns, csvOf, sorted } from '../vms/columns.ts'
 import { type DefinedVm, readVms, type Vm } from '../vms/facts.ts'
 import { chooseVms, durationMs, hasTag } from '../vms/select.ts'
@@ -89,7 +89,7 @@ export async function* run(context: Context<Connection>, args: Args<'vm list'>):
     }
     if (!watch || signal.aborted) return
     // A caller that leaves ends the wait.
-    await sleep(watchMs, undefined, { signal }).catch(() => undefined)
+    await hostClock.sleep(watchMs, signal)
     if (signal.aborted) return
   }
 }

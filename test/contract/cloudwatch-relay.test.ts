@@ -12,6 +12,7 @@ import t, { type Test } from 'tap'
 import type { Role } from '../../agent/peers/trust.ts'
 import type { CloudWatchOverview } from '../../agent/report/cloudwatch.ts'
 import type { MetricName } from '../../provisioning/metrics.ts'
+import { seeded } from '../unit/simulated-host.ts'
 import { type CloudWatchFront, type Fault, startCloudWatchFront } from './cloudwatch-front.ts'
 import type { CloudWatchHostOptions } from './cloudwatch-host.ts'
 import { FleetWorld, until } from './fleet-world.ts'
@@ -226,17 +227,6 @@ class World {
   }
 }
 
-/** Numbers between 0 and 1 from a seed (mulberry32). */
-function randomFrom(seed: number): () => number {
-  let at = seed
-  return () => {
-    at = (at + 0x6d2b79f5) | 0
-    let mixed = Math.imul(at ^ (at >>> 15), 1 | at)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
-}
-
 t.test('cut from the Region it is told by a peer, and by itself when the link is back', async (t) => {
   const world = await World.make(t)
   const { h05, h07 } = world.hosts
@@ -326,7 +316,7 @@ t.test('a peer sends for none that may not ask, and nothing into another namespa
 t.test('killed on either side at any moment, with a link that comes and goes: each once', async (t) => {
   const kills = full ? 120 : 9
   const world = await World.make(t)
-  const random = randomFrom(20_261_121)
+  const random = seeded(20_261_121)
   const kinds: readonly Fault[] = ['reset-before', 'reset-after', 'slow-after', 'error-before', 'unavailable']
   world.front.fault = () => (random() < 0.1 ? (kinds[Math.floor(random() * kinds.length)] ?? null) : null)
   for (const host of world.all()) await host.start()

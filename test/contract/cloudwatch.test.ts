@@ -10,6 +10,7 @@ import { setUp } from '../../agent/report/boards-call.ts'
 import type { Clock } from '../../agent/report/clock.ts'
 import type { CloudWatch } from '../../agent/report/cloudwatch.ts'
 import { EVENTS } from '../../agent/report/spool.ts'
+import { seeded } from '../unit/simulated-host.ts'
 import { type CloudWatchFront, type Fault, startCloudWatchFront } from './cloudwatch-front.ts'
 import { startMoto } from './moto.ts'
 import { openTelling, point, settingsOf } from './telling.ts'
@@ -26,17 +27,6 @@ process.env.AWS_ACCESS_KEY_ID = 'test'
 process.env.AWS_SECRET_ACCESS_KEY = 'test'
 process.env.AWS_CONFIG_FILE = '/dev/null'
 process.env.AWS_SHARED_CREDENTIALS_FILE = '/dev/null'
-
-/** Numbers between 0 and 1 from a seed (mulberry32). */
-function randomFrom(seed: number): () => number {
-  let at = seed
-  return () => {
-    at = (at + 0x6d2b79f5) | 0
-    let mixed = Math.imul(at ^ (at >>> 15), 1 | at)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
-}
 
 /** A time that passes only while the one who sleeps in it sleeps. */
 function sleptTime() {
@@ -130,7 +120,7 @@ t.test(
       ...{ folder: t.testdir(), clock: time.clock, upMs: () => time.upMs, deadlineMs, jitter: 0.4 },
       settings: { vms: ['vm.cpu'] },
     })
-    const random = randomFrom(20_261_121)
+    const random = seeded(20_261_121)
     const measured = new Measured()
     const stop = new AbortController()
     const running = cloudwatch.run(stop.signal)
@@ -337,7 +327,7 @@ t.test('killed at any moment it loses nothing that was written and doubles nothi
   const realMs = Date.now()
   const now = () => begin + (Date.now() - realMs) * speed
   const front = await frontOf(t, now)
-  const random = randomFrom(200)
+  const random = seeded(200)
   const kinds: readonly Fault[] = ['reset-before', 'reset-after', 'slow-after', 'error-before', 'unavailable']
   front.fault = () => (random() < 0.1 ? (kinds[Math.floor(random() * kinds.length)] ?? null) : null)
   const folder = t.testdir()
