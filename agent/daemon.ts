@@ -16,7 +16,7 @@ import { ask } from './api/client.ts'
 import { passedSockets } from './api/passed-sockets.ts'
 import { type Doorway, serve } from './api/server.ts'
 import { carrySession, sessionArgs, wantSession } from './api/session.ts'
-import { type Args, type VerbName, verbTable } from './api/verbs.ts'
+import { type Args, type VerbName, verbOf } from './api/verbs.ts'
 import { version } from './api/version.ts'
 import { Ec2 } from './host/ec2.ts'
 import type { TaggedAnswer, TaggedRequest } from './host/ec2-call.ts'
@@ -175,7 +175,7 @@ const doorsBelow =
     const name = verbAt(path)
     if (name === null) throw unknownVerb(path)
     const { door } = doorNeeded(name, checkedArgs(name, body))
-    return { door, socket: join(folder, verbTable[name].daemon ? 'report.sock' : `${door}.sock`) }
+    return { door, socket: join(folder, verbOf(name).daemon ? 'report.sock' : `${door}.sock`) }
   }
 
 /** The one session that peers may ask for: a shell, at the door that is the daemon's alone. */

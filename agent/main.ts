@@ -22,7 +22,7 @@ import {
   type Terminal,
   visibleIn,
 } from './api/terminal.ts'
-import { type Args, EXIT, type Exit, type VerbName, verbTable } from './api/verbs.ts'
+import { type Args, EXIT, type Exit, isVerb, type VerbName, verbOf } from './api/verbs.ts'
 import { loadLocal, loadOfDaemon, loadServed } from './verbs/index.ts'
 
 const socketPaths = ['admin', 'operate', 'read'].map((door) => `/run/garrison/${door}.sock`)
@@ -173,7 +173,7 @@ async function streamPrinter(name: VerbName, json: boolean) {
   }
 }
 
-const changesHost = (name: VerbName): boolean => ['operate', 'admin'].includes(verbTable[name].door)
+const changesHost = (name: VerbName): boolean => ['operate', 'admin'].includes(verbOf(name).door)
 
 const interrupts = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
@@ -210,7 +210,7 @@ async function askRootSide<N extends VerbName>(
   paths: readonly string[],
   host?: string,
 ): Promise<Exit | { readonly closed: string }> {
-  const printer = verbTable[name].streams ? await streamPrinter(name, json) : null
+  const printer = verbOf(name).streams ? await streamPrinter(name, json) : null
   const isLive = !printer && !json && terminalOf(stdout).live
   const slow = liveLine(isLive)
   const timer = isLive ? setTimeout(() => slow.show('looking at the host'), slowMs) : undefined
@@ -224,8 +224,8 @@ async function askRootSide<N extends VerbName>(
       }
       const interrupted = () => {
         if (!changesHost(name)) process.exit(EXIT.done)
-        if (!verbTable[name].steps) {
-          note(verbTable[name].job ? goingOn : leaving)
+        if (!verbOf(name).steps) {
+          note(verbOf(name).job ? goingOn : leaving)
           process.exit(EXIT.error)
         }
         note(stopping)
@@ -279,7 +279,7 @@ async function runHere<N extends VerbName>(name: N, args: Args<N>, json: boolean
   const contextFor = (signal: AbortSignal) => contexts(who, signal)
   const contexts = contextsOf(partsOf())
   const context = contextFor(left.signal)
-  const { schema, streams, steps } = verbTable[name]
+  const { schema, streams, steps } = verbOf(name)
   const job = isJob(name, args)
   const module = await loadServed(name)
   if (streams) {
@@ -322,7 +322,7 @@ async function openSession<N extends VerbName>(
   paths: readonly string[],
 ): Promise<Duplex> {
   const { openSession: openAt } = await import('./api/session-client.ts')
-  const { flags, operands } = verbTable[name]
+  const { flags, operands } = verbOf(name)
   const isKept = (key: string): boolean => 'kept' in ({ ...operands, ...flags }[key] ?? {})
   const sent = Object.fromEntries(Object.entries(args).filter(([key]) => !isKept(key)))
   const closed: string[] = []
@@ -378,7 +378,7 @@ async function askHost<N extends VerbName>(
   socket: string | undefined,
 ): Promise<Exit> {
   const { door } = doorNeeded(name, args)
-  if (door === 'local' || verbTable[name].session)
+  if (door === 'local' || verbOf(name).session)
     throw new HostError('request.invalid', `${name} is not asked of another host: it runs in the client`, {
       details: { verb: name },
     })
@@ -410,7 +410,7 @@ async function main(argv: readonly string[]): Promise<Exit> {
     const parts = async (root?: string) => (await import('./operate.ts')).partsOf(root)
     const result = await local.run(args, { parts })
     const text = json
-      ? safeJson({ schema: verbTable[name].schema, ...(result as object) })
+      ? safeJson({ schema: verbOf(name).schema, ...(result as object) })
       : local.render(visibleIn(result), terminalOf(stdout))
     write(stdout, `${text}\n`)
     return local.exitOf(result)
@@ -426,7 +426,7 @@ async function main(argv: readonly string[]): Promise<Exit> {
     return sitAtShell(args as Args<'shell'>, { parts }, callerOf(process.env), note)
   }
   if (doorNeeded(name, args).door === 'local') return runHere(name, args, json)
-  if (verbTable[name].daemon) return askDaemon(name, args, json, socket ?? daemonSocketPath)
+  if (verbOf(name).daemon) return askDaemon(name, args, json, socket ?? daemonSocketPath)
   const asked = await askRootSide(name, args, json, socket === undefined ? socketPaths : [socket])
   if (typeof asked === 'number') return asked
   if (socket !== undefined || (changesHost(name) && process.getuid?.() !== 0))
@@ -442,7 +442,7 @@ const argv = process.argv.slice(2)
 main(argv)
   .catch((error: unknown) => {
     const verb = argv.find((word) => !word.startsWith('-')) ?? ''
-    const changes = verb in verbTable && changesHost(verb as VerbName)
+    const changes = isVerb(verb) && changesHost(verb)
     return tellProblem(problemOf(error), argv.includes('--json'), changes)
   })
   .then((exit) => process.exit(exit))

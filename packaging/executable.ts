@@ -57,16 +57,16 @@ export async function buildExecutable(root: string, work: string): Promise<strin
  */
 async function pack(work: string, names: readonly string[]): Promise<void> {
   const parts: Buffer[] = []
-  const index: Record<string, [cacheAt: number, codeAt: number, end: number]> = {}
+  let index = '\n'
   let at = 0
   for (const name of names) {
     const [cache, code] = [await readFile(join(work, `${name}.cache`)), await readFile(join(work, name))]
-    index[name] = [at, at + cache.length, at + cache.length + code.length]
+    index += `${name} ${at} ${at + cache.length} ${at + cache.length + code.length}\n`
     parts.push(cache, code)
     at += cache.length + code.length
   }
   await writeFile(join(work, 'bundle'), parts)
-  await writeFile(join(work, 'index'), JSON.stringify(index))
+  await writeFile(join(work, 'index'), index)
 }
 
 /**

@@ -2,7 +2,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { desiredJsonSchema } from '../provisioning/document.ts'
-import { PROBLEMS, type ProblemEntry } from '../provisioning/problem.ts'
+import { problems } from '../provisioning/problem.ts'
 import { monitoringPage } from './monitoring-page.ts'
 import { verbsPage } from './verbs-page.ts'
 
@@ -77,7 +77,7 @@ This page is made by \`npm run pages\`.
 }
 
 function errorsPage(): string {
-  const rows = Object.entries(PROBLEMS as Readonly<Record<string, ProblemEntry>>).map(
+  const rows = Object.entries(problems()).map(
     ([code, { meaning, remedy, retry }]) =>
       `| \`${code}\` | ${cell(meaning)} | ${cell(remedy)} | ${retry ? 'may help' : ''} |`,
   )

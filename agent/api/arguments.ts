@@ -2,7 +2,17 @@
 
 import { parseArgs } from 'node:util'
 import { HostError } from '../../provisioning/problem.ts'
-import { type Args, DOORS, type Door, type Field, type Verb, type VerbName, verbTable } from './verbs.ts'
+import {
+  type Args,
+  DOORS,
+  type Door,
+  type Field,
+  isVerb,
+  type Verb,
+  type VerbName,
+  verbNames,
+  verbOf,
+} from './verbs.ts'
 
 /** Flags that every verb has. */
 export const commonFlags: Readonly<Record<string, Field>> = {
@@ -37,15 +47,11 @@ export interface CommandLine {
 /** The verb's fields, operands first, in the order of the table. */
 export const fieldsOf = (verb: Verb): Readonly<Record<string, Field>> => ({ ...verb.operands, ...verb.flags })
 
-const isVerb = (name: string): name is VerbName => Object.hasOwn(verbTable, name)
-
 const isMany = (field: Field | undefined): boolean => field !== undefined && 'many' in field
 
 /** The names of the verbs under a word, or under several. */
 export const verbsUnder = (group: string): readonly VerbName[] =>
-  (Object.keys(verbTable) as VerbName[]).filter(
-    (name) => name.startsWith(`${group} `) && !verbTable[name].hidden,
-  )
+  verbNames.filter((name) => name.startsWith(`${group} `) && !verbOf(name).hidden)
 
 const invalid = (verb: string, message: string): HostError =>
   new HostError('request.invalid', message, { details: { verb } })
@@ -76,9 +82,18 @@ function hint(word: string, known: readonly string[], prefix = ''): string {
   return best === undefined ? '' : `; did you mean ${prefix}${best.name}?`
 }
 
+/** The flags that may be meant: of the verb that the command line begins with, or of all where that may yet be another. */
+function flagsMeant(argv: readonly string[]) {
+  const flagAt = argv.findIndex((word) => word.startsWith('-'))
+  const words = flagAt < 0 ? argv : argv.slice(0, flagAt)
+  const first = [3, 2, 1].map((count) => words.slice(0, count).join(' ')).find(isVerb)
+  const goesOn = first === undefined || verbNames.some((name) => name.startsWith(`${first} `))
+  return (goesOn ? verbNames : [first]).map((name) => verbOf(name).flags)
+}
+
 /** Takes a command line apart. Throws `request.invalid`, which names the nearest known word. */
 export function parseCommandLine(argv: readonly string[]): CommandLine {
-  const fields = [...Object.values(verbTable).map((verb) => verb.flags), commonFlags].flatMap(Object.entries)
+  const fields = [...flagsMeant(argv), commonFlags].flatMap(Object.entries)
   const options = Object.fromEntries(
     fields.map(([name, field]: [string, Field]) => [
       name,
@@ -129,7 +144,7 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
     throw unknownVerb(group)
   }
 
-  const verb = verbTable[name]
+  const verb = verbOf(name)
   const known = { ...verb.flags, ...commonFlags }
   const values: Record<string, unknown> = {}
   for (const flag of flags) {
@@ -190,7 +205,7 @@ export const unknownVerb = (words: string): HostError => {
         : `${group} has no verb ${wrong}${hint(wrong, next, `${group} `)}`
     return new HostError('request.unknown-verb', message)
   }
-  const known = Object.entries(verbTable).flatMap(([verb, { hidden }]) => (hidden ? [] : verb))
+  const known = verbNames.filter((name) => !verbOf(name).hidden)
   const [first = ''] = typed
   return new HostError('request.unknown-verb', `there is no verb ${first}${hint(first, known)}`)
 }
@@ -209,7 +224,7 @@ export const pathOf = (verb: VerbName): string => `/v1/${verb.replaceAll(' ', '/
 export function checkedArgs<N extends VerbName>(name: N, values: unknown): Args<N> {
   if (values === null || typeof values !== 'object' || Array.isArray(values))
     throw invalid(name, 'the arguments of a verb are one JSON object')
-  const fields = fieldsOf(verbTable[name])
+  const fields = fieldsOf(verbOf(name))
   for (const key of Object.keys(values))
     if (!Object.hasOwn(fields, key))
       throw invalid(name, `${name} has no argument ${key}${hint(key, Object.keys(fields))}`)
@@ -258,7 +273,7 @@ export function doorNeeded<N extends VerbName>(
   name: N,
   args: Args<N>,
 ): { readonly door: Door; readonly by: string } {
-  const verb = verbTable[name]
+  const verb = verbOf(name)
   let needed: { door: Door; by: string } = { door: verb.door, by: name }
   for (const [key, field] of Object.entries(fieldsOf(verb))) {
     const value = args[key as keyof Args<N>]

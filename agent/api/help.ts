@@ -2,7 +2,7 @@
 
 import { commonFlags, verbsUnder } from './arguments.ts'
 import { paint, paragraph, type Terminal } from './terminal.ts'
-import { type Field, type Verb, type VerbName, verbTable } from './verbs.ts'
+import { type Field, type Verb, type VerbName, verbNames, verbOf } from './verbs.ts'
 
 /** A flag with what follows it: `--allow RISK`. */
 export const flagText = (name: string, field: Field): string =>
@@ -24,7 +24,7 @@ export function usageOf(name: string, { operands, flags }: Verb): string {
 
 /** Verbs that people type, in the order of the table. */
 export const shownVerbs = (): readonly (readonly [VerbName, Verb])[] =>
-  (Object.entries(verbTable) as [VerbName, Verb][]).filter(([, { hidden }]) => !hidden)
+  verbNames.map((name) => [name, verbOf(name)] as const).filter(([, { hidden }]) => !hidden)
 
 /** What each exit code means, in a word and in a sentence. */
 export const exitCodes: readonly (readonly [code: number, word: string, meaning: string])[] = [
@@ -93,7 +93,7 @@ export function groupHelpText(group: string, terminal: Terminal): string {
   return [
     `${paint(terminal, 'strong', 'Usage')}  garrison ${group} WORD [FLAGS]`,
     '',
-    ...verbs.map((name) => paragraph(`  ${name}`, verbTable[name].brief, width)),
+    ...verbs.map((name) => paragraph(`  ${name}`, verbOf(name).brief, width)),
     '',
     `${paint(terminal, 'strong', 'Try')}    garrison ${verbs[0]} --help`,
   ].join('\n')
@@ -102,7 +102,7 @@ export function groupHelpText(group: string, terminal: Terminal): string {
 /** The help of a verb, or of all of them. */
 export function helpText(name: VerbName | null, terminal: Terminal): string {
   if (name === null) return overview(terminal)
-  const verb = verbTable[name]
+  const verb = verbOf(name)
   const { help, brief, operands, examples } = verb
   const operandRows = rowsOf(operands, (_, field) => (field.kind === 'switch' ? '' : field.placeholder))
   return [

@@ -3,7 +3,7 @@
 import { fieldsOf } from './arguments.ts'
 import type { Context, StreamModule } from './context.ts'
 import type { BegunJob } from './jobs.ts'
-import { type Args, type VerbName, verbTable } from './verbs.ts'
+import { type Args, type VerbName, verbOf } from './verbs.ts'
 
 /** What a job tells first. */
 export interface JobLine {
@@ -16,13 +16,13 @@ export const isJobLine = (line: object): line is JobLine => 'event' in line && l
 
 /** Whether a verb asked for like this is a job: one that would only show what it would do is none. */
 export const isJob = <N extends VerbName>(name: N, args: Args<N>): boolean =>
-  verbTable[name].job === true && !('plan' in args && args.plan === true)
+  verbOf(name).job === true && !('plan' in args && args.plan === true)
 
 /** A verb with its arguments as one would type it, without what may be a secret. */
 export function typedAs<N extends VerbName>(name: N, args: Args<N>): string {
-  const { operands } = verbTable[name]
+  const { operands } = verbOf(name)
   const words: string[] = []
-  for (const [key, field] of Object.entries(fieldsOf(verbTable[name]))) {
+  for (const [key, field] of Object.entries(fieldsOf(verbOf(name)))) {
     const value = args[key as keyof Args<N>] as boolean | string | readonly string[] | undefined
     const values = Array.isArray(value) ? value : value === undefined || value === false ? [] : [value]
     const told = (one: boolean | string) =>
@@ -53,7 +53,7 @@ export async function* jobLines<N extends VerbName>({
   contextFor,
   begun,
 }: AskedJobLines<N>): AsyncGenerator<object> {
-  const { schema } = verbTable[name]
+  const { schema } = verbOf(name)
   const job = await context.jobs.begin(
     { verb: name, typed: typedAs(name, args), who: context.who },
     {

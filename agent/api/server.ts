@@ -18,7 +18,7 @@ import { isJob, jobLines } from './job-lines.ts'
 import type { BegunJob } from './jobs.ts'
 import { carrySession, refuseSession, sessionArgs, wantSession } from './session.ts'
 import { safeJson } from './terminal.ts'
-import { type Args, DOORS, type Door, type VerbName, verbTable } from './verbs.ts'
+import { type Args, DOORS, type Door, type VerbName, verbOf } from './verbs.ts'
 
 /** A socket to listen on: one that systemd passed, or a path to make. `only`: nothing but this verb is asked there. */
 export type Doorway = { readonly door: Exclude<Door, 'local'>; readonly only?: VerbName } & (
@@ -260,7 +260,7 @@ export async function serve<C = Context>({
       if (name === null) throw unknownVerb(pathname)
       const args = checkedArgs(name, sessionArgs(request.url ?? ''))
       const module = await admitted(doorway, name, args)
-      if (!verbTable[name].session) throw notSo(name, `${name} is no session: it is asked for by POST`)
+      if (!verbOf(name).session) throw notSo(name, `${name} is no session: it is asked for by POST`)
       const signal = AbortSignal.any([gone.signal, ending.signal])
       const far = await (module as SessionModule<VerbName, C>).open(contextFor(who, signal), args)
       await carrySession(socket, head, far, signal)
@@ -314,7 +314,7 @@ export async function serve<C = Context>({
     const name = verbAt(pathname)
     if (name === null) throw unknownVerb(pathname)
     const args = checkedArgs(name, await bodyOf(request, name))
-    if (verbTable[name].session) throw notSo(name, `${name} is a session: it is asked for by an HTTP upgrade`)
+    if (verbOf(name).session) throw notSo(name, `${name} is a session: it is asked for by an HTTP upgrade`)
     const host = request.headers['garrison-host']
     if (typeof host === 'string') {
       if (relay === undefined) throw notSo(name, 'another host is asked through the daemon')
@@ -329,7 +329,7 @@ export async function serve<C = Context>({
     response.once('close', () => gone.abort())
     const who = whoOf(doorway, request)
     const context = contextFor(who, AbortSignal.any([gone.signal, ending.signal]))
-    const { schema, streams } = verbTable[name]
+    const { schema, streams } = verbOf(name)
     if (streams) {
       const { run } = module as StreamModule<VerbName, object, C>
       const lines = isJob(name, args) ? jobOf(name, args, module, context, who) : run(context, args)

@@ -24,8 +24,9 @@ export type Style = keyof typeof styles
 export const paint = (terminal: Terminal, style: Style, text: string): string =>
   terminal.colour && text !== '' ? `\u001b[${styles[style]}m${text}\u001b[0m` : text
 
-// Controls (C0 but newline, DEL, C1), lone surrogates, separators and every mark that turns or hides text.
-const invisible =
+// Controls (C0 but newline, DEL, C1), lone surrogates, separators and every mark that turns or hides text. Not made at load: that takes
+// longer than all the rest of this file, and an answer with --json is passed on as the root side made it.
+const invisible = () =>
   /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff]|\p{Cs}/gu
 
 const escaped = (character: string): string => {
@@ -36,7 +37,7 @@ const escaped = (character: string): string => {
 }
 
 /** Text from anywhere with every character that could drive or deceive a terminal made visible; newlines stay. */
-export const visible = (text: string): string => text.replace(invisible, escaped)
+export const visible = (text: string): string => text.replace(invisible(), escaped)
 
 /** The same value with every string in it, keys too, made visible. */
 export function visibleIn<T>(value: T): T {
@@ -49,7 +50,7 @@ export function visibleIn<T>(value: T): T {
 
 /** JSON on one line in which every character that a terminal could obey is a `\u` escape; parses to the same value. */
 export const safeJson = (value: unknown): string =>
-  JSON.stringify(value).replace(invisible, (character) =>
+  JSON.stringify(value).replace(invisible(), (character) =>
     [...Array(character.length).keys()]
       .map((at) => `\\u${character.charCodeAt(at).toString(16).padStart(4, '0')}`)
       .join(''),

@@ -3,7 +3,7 @@
 import { stat } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { isSea } from 'node:sea'
-import { PROBLEMS, type ProblemReport } from '../../provisioning/problem.ts'
+import { type ProblemReport, problems } from '../../provisioning/problem.ts'
 import type { Argv } from './exec.ts'
 import { errnoOf } from './files.ts'
 
@@ -64,7 +64,7 @@ export const networkProperties: readonly string[] = [
 export function reportIn(stdout: string): ProblemReport | null {
   try {
     const answer = JSON.parse(stdout) as ProblemReport
-    return answer.code in PROBLEMS ? answer : null
+    return answer.code in problems() ? answer : null
   } catch (error) {
     if (error instanceof SyntaxError) return null
     throw error

@@ -3,7 +3,7 @@
 import { once } from 'node:events'
 import { type IncomingMessage, request } from 'node:http'
 import type { TLSSocket } from 'node:tls'
-import { HostError, PROBLEMS, type ProblemCode, type ProblemReport } from '../../provisioning/problem.ts'
+import { HostError, type ProblemCode, type ProblemReport, problems } from '../../provisioning/problem.ts'
 
 const mostAnswerBytes = 2 ** 18
 
@@ -46,7 +46,7 @@ export async function asked(
     if (incoming.statusCode === 200) return answer
     const { code, message, details } = answer as ProblemReport
     throw new HostError(
-      Object.hasOwn(PROBLEMS, code) ? (code as ProblemCode) : 'fleet.unreachable',
+      Object.hasOwn(problems(), code) ? (code as ProblemCode) : 'fleet.unreachable',
       String(message).slice(0, 300),
       { details: details ?? {} },
     )

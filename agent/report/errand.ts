@@ -1,7 +1,7 @@
 // What travels when a host that cannot reach the Region has a peer speak to CloudWatch for it: an errand, and what came of it.
 
 import { METRICS } from '../../provisioning/metrics.ts'
-import { HostError, PROBLEMS, type ProblemCode } from '../../provisioning/problem.ts'
+import { HostError, type ProblemCode, problems } from '../../provisioning/problem.ts'
 import { type Check, isCount, isEither, isList, isNull, isShaped, isText } from '../../provisioning/shape.ts'
 import { seriesOfKey } from './rollup.ts'
 import type { Outcome } from './sending.ts'
@@ -103,7 +103,7 @@ export function outcomeIn(told: unknown, rows: readonly Row[]): Outcome | null {
     readonly message: string
     readonly serverMs: number | null
   }
-  if (!Object.hasOwn(PROBLEMS, code)) return null
+  if (!Object.hasOwn(problems(), code)) return null
   return { kind, serverMs, problem: new HostError(code as ProblemCode, message) }
 }
 

@@ -1,7 +1,7 @@
 // The verb `drives`: every drive, chosen or refused for the array, and why.
 
 import type { ArrayObserved, Drive } from '../../provisioning/array/index.ts'
-import { HostError, PROBLEMS, type ProblemCode } from '../../provisioning/problem.ts'
+import { HostError, type ProblemCode, problems } from '../../provisioning/problem.ts'
 import type { Context, View } from '../api/context.ts'
 import { bytes, columns, paint, paragraph, type Style, shorten, type Terminal } from '../api/terminal.ts'
 import { type Args, EXIT, type Exit } from '../api/verbs.ts'
@@ -46,7 +46,7 @@ export async function judgedDrives(view: View): Promise<readonly JudgedDrive[]> 
     const reasons = one.refusals.map(({ code, message }) => ({
       code,
       text: message,
-      remedy: PROBLEMS[code].remedy,
+      remedy: problems()[code].remedy,
     }))
     return { name, path, model, serial, sizeBytes, verdict: one.verdict, text: one.text, reasons }
   })

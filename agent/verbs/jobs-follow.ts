@@ -3,7 +3,7 @@
 import { HostError } from '../../provisioning/problem.ts'
 import type { Context, StreamModule } from '../api/context.ts'
 import type { Terminal } from '../api/terminal.ts'
-import { type Args, type Exit, type VerbName, verbTable } from '../api/verbs.ts'
+import { type Args, type Exit, type VerbName, verbOf } from '../api/verbs.ts'
 import * as fetchImage from './images-fetch.ts'
 import * as backup from './vm-backup.ts'
 import * as create from './vm-create.ts'
@@ -25,7 +25,7 @@ const wordsOf: { readonly [Name in VerbName]?: Words } = {
 }
 
 const bySchema = new Map(
-  Object.entries(wordsOf).map(([name, words]) => [verbTable[name as VerbName].schema, words]),
+  Object.entries(wordsOf).map(([name, words]) => [verbOf(name as VerbName).schema, words]),
 )
 
 const of = ({ schema = '' }: Line): Words | undefined => bySchema.get(schema)

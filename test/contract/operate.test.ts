@@ -21,7 +21,7 @@ import { pino } from 'pino'
 import t, { type Test } from 'tap'
 import { contextsOf } from '../../agent/api/context.ts'
 import { type Served, serve } from '../../agent/api/server.ts'
-import { verbTable } from '../../agent/api/verbs.ts'
+import { verbOf } from '../../agent/api/verbs.ts'
 import { loadServed } from '../../agent/verbs/index.ts'
 import { fakeParts, letGo, readWorld, type World, writeWorld } from './fake-host.ts'
 
@@ -209,8 +209,8 @@ t.test('the command line', async (t) => {
     for (const verb of ['status', 'plan', 'why'] as const) {
       const { stdout } = await garrison([verb, '--json', '--socket', socket('read')])
       const { schema, ...rest } = JSON.parse(stdout)
-      t.equal(schema, verbTable[verb].schema)
-      t.same(Object.keys({ schema, ...rest }).sort(), Object.keys(verbTable[verb].json).sort())
+      t.equal(schema, verbOf(verb).schema)
+      t.same(Object.keys({ schema, ...rest }).sort(), Object.keys(verbOf(verb).json).sort())
     }
     for (const [args, verb] of [
       [['version'], 'version'],
@@ -220,10 +220,10 @@ t.test('the command line', async (t) => {
     ] as const) {
       const { stdout, exit } = await garrison([...args, '--json'])
       t.equal(exit, 0)
-      t.same(Object.keys(JSON.parse(stdout)).sort(), Object.keys(verbTable[verb].json).sort())
+      t.same(Object.keys(JSON.parse(stdout)).sort(), Object.keys(verbOf(verb).json).sort())
     }
     const applied = await garrison(['apply', '--json', '--socket', socket('operate')])
-    for (const { event } of linesOf(applied.stdout)) t.ok(event in verbTable.apply.json, event)
+    for (const { event } of linesOf(applied.stdout)) t.ok(event in verbOf('apply').json, event)
     const journal = await garrison(['journal', '--json', '--socket', socket('read')])
     t.ok(linesOf(journal.stdout).every(({ schema, entry }) => schema === 'garrison/journal/1' && entry.apply))
   })

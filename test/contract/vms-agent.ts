@@ -5,7 +5,7 @@
 // Every line of the answer is {line, text, exit} on standard output; SIGTERM interrupts it and SIGHUP cancels it, as a job is.
 
 import { type AnswerModule, contextsOf, type StreamModule } from '../../agent/api/context.ts'
-import { type VerbName, verbTable } from '../../agent/api/verbs.ts'
+import { type VerbName, verbOf } from '../../agent/api/verbs.ts'
 import { partsOf } from '../../agent/operate.ts'
 import { loadServed } from '../../agent/verbs/index.ts'
 import { resources } from '../../provisioning/index.ts'
@@ -32,7 +32,7 @@ const name = verb as VerbName
 const module = await loadServed(name)
 const asked = JSON.parse(args)
 try {
-  if (verbTable[name].streams) {
+  if (verbOf(name).streams) {
     const { run, render, exitOf } = module as StreamModule<VerbName>
     for await (const line of run(context, asked)) tell(line, render(line, terminal), exitOf(line))
   } else {

@@ -5,7 +5,7 @@ import { arrayUuid, selectDrives } from '../../provisioning/array/drives.ts'
 import type { ArrayObserved, Drive } from '../../provisioning/array/observe.ts'
 import type { Probed } from '../../provisioning/block/blkid.ts'
 import type { Desired } from '../../provisioning/desired.ts'
-import { PROBLEMS } from '../../provisioning/problem.ts'
+import { problems } from '../../provisioning/problem.ts'
 import { blank, drive, host, rootDrive, wanting } from './array-host.ts'
 
 const sizeBytes = drive(1).sizeBytes
@@ -270,7 +270,7 @@ for (const [name, one] of Object.entries(cases))
     t.equal(verdict?.verdict, 'refused')
     const reason = verdict?.refusals.find(({ code }) => code === one.code)
     t.match(reason?.message, one.says, `${verdict?.refusals.map(({ code }) => code)}`)
-    t.ok(one.code in PROBLEMS, 'has a remedy')
+    t.ok(one.code in problems(), 'has a remedy')
     if (one.lifted) t.equal(verdictOn('nvme1n1', observed, one.lifted)?.verdict, 'chosen', 'can be lifted')
   })
 

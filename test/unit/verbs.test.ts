@@ -8,17 +8,16 @@ import { checkedArgs, doorNeeded, parseCommandLine, pathOf, verbAt } from '../..
 import { completionScript } from '../../agent/api/completion.ts'
 import { helpText, shownVerbs } from '../../agent/api/help.ts'
 import { manPage } from '../../agent/api/man.ts'
-import { resourceNames, type VerbName, verbTable } from '../../agent/api/verbs.ts'
+import { resourceNames, verbNames, verbOf } from '../../agent/api/verbs.ts'
 import { loadLocal, loadOfDaemon, loadServed } from '../../agent/verbs/index.ts'
 import { resources } from '../../provisioning/index.ts'
 
 const plain = { colour: false, live: false, nowMs: 0 }
-const names = Object.keys(verbTable) as VerbName[]
 
 t.test('the table', async (t) => {
   t.same([...resourceNames].sort(), resources.map(({ id }) => id).sort(), 'knows every resource')
-  for (const name of names.filter((one) => one !== 'operate' && one !== 'daemon')) {
-    const { door, daemon } = verbTable[name]
+  for (const name of verbNames.filter((one) => one !== 'operate' && one !== 'daemon')) {
+    const { door, daemon } = verbOf(name)
     const [served, local] = [await loadServed(name), await loadLocal(name)]
     t.equal(local !== null, door === 'local', `${name} runs where its door says`)
     t.equal(served !== null, door !== 'local' && !daemon)
