@@ -58,10 +58,11 @@ export function partsOf(root = '/'): Parts<Connection> {
     lockHolder: () => lockHolder(lockPath),
     libvirt: () => libvirt.connection('monitor'),
   })
-  const readTemplates = async () => ({
-    shipped: (await readTemplateFiles(join(root, 'usr/share/garrison/templates'))) ?? [],
-    own: (await readTemplateFiles(join(documentFolder, 'templates'))) ?? [],
-  })
+  const readTemplates = async () => {
+    const folders = [join(root, 'usr/share/garrison/templates'), join(documentFolder, 'templates')]
+    const [shipped, own] = await Promise.all(folders.map(readTemplateFiles))
+    return { shipped: shipped ?? [], own: own ?? [] }
+  }
   const readTrimmed = async (path: string) => (await reader.readText(path))?.trim() ?? ''
   return {
     resources,
@@ -83,10 +84,11 @@ export function partsOf(root = '/'): Parts<Connection> {
       return catalogueOf([], files)
     },
     async document(file, dropIns = []) {
-      const found =
-        file === undefined ? await readDesiredFiles(documentFolder) : [await readOne(file, 'desired.missing')]
+      const [found, { shipped, own }] = await Promise.all([
+        file === undefined ? readDesiredFiles(documentFolder) : [await readOne(file, 'desired.missing')],
+        readTemplates(),
+      ])
       const files = dropIns.reduce(withDropIn, found)
-      const { shipped, own } = await readTemplates()
       const hash = createHash('sha256')
       for (const { path, text } of [...files, ...shipped, ...own])
         hash.update(`${path}\0${text.length}\0`).update(text)

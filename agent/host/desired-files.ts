@@ -46,8 +46,7 @@ const trustFolder = async (path: string): Promise<void> => trust(path, await sta
 
 /** The YAML files in a folder, sorted; null when there is no folder. */
 async function namesIn(folder: string): Promise<readonly string[] | null> {
-  await orNull(folder, trustFolder(folder))
-  const names = await orNull(folder, readdir(folder))
+  const [names] = await Promise.all([orNull(folder, readdir(folder)), orNull(folder, trustFolder(folder))])
   return names?.filter((name) => name.endsWith('.yaml') && !name.startsWith('.')).sort() ?? null
 }
 
@@ -75,14 +74,16 @@ export async function readDesiredFiles(folder: string): Promise<readonly [Docume
     const text = await orNull(join(folder, path), readTrusted(join(folder, path)))
     return text === null ? null : { path, text }
   }
-  await orNull(folder, trustFolder(folder))
-  const first = await read('host.yaml')
+  const [first, dropIns] = await Promise.all([
+    read('host.yaml'),
+    namesIn(join(folder, 'host.d')),
+    orNull(folder, trustFolder(folder)),
+  ])
   if (first === null)
     throw new HostError('desired.missing', `there is no ${join(folder, 'host.yaml')}`, {
       details: { folder },
     })
-  const dropIns = (await namesIn(join(folder, 'host.d'))) ?? []
-  const files = await Promise.all(dropIns.map((name) => read(`host.d/${name}`)))
+  const files = await Promise.all((dropIns ?? []).map((name) => read(`host.d/${name}`)))
   return [first, ...files.filter((file) => file !== null)]
 }
 
