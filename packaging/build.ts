@@ -17,7 +17,7 @@ import { basename, dirname, join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { manPage } from '../agent/api/man.ts'
 import { runTool } from '../test/lab/processes.ts'
-import { ensureRequirements } from '../test/lab/requirements.ts'
+import { ensureOrLeave, packageRequirements } from '../test/lab/requirements.ts'
 import { buildExecutable } from './executable.ts'
 import { grafanaDashboard } from './grafana.ts'
 import { thirdPartyLicences } from './licences.ts'
@@ -185,10 +185,7 @@ async function buildRpm(files: readonly Installed[], env: Record<string, string>
   return join(work, `garrison-${version}-1.${architecture.rpm}.rpm`)
 }
 
-await ensureRequirements(progress, [
-  { package: 'binutils', path: '/usr/bin/strip' },
-  { package: 'rpm', path: '/usr/bin/rpmbuild' },
-])
+await ensureOrLeave(progress, packageRequirements)
 try {
   const inputs = await buildExecutable(root, work)
   const licences = await thirdPartyLicences(root, inputs)

@@ -5,17 +5,18 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { createWriteStream, globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
-import { ensureRequirements } from './lab/requirements.ts'
+import { ensureOrLeave, packageRequirements, requirements } from './lab/requirements.ts'
 import { sample, seed } from './lab/sample.ts'
 
 /** Coverage in per cent of statements below which the run fails; the lab runs the executable and is not counted. */
 const coverageAtLeast = 80
 
-/** What unit and contract tests run beside what the lab and the package ask for themselves. */
+/** What unit and contract tests run beside what the lab and the package want. */
 const tools = [
   { package: 'busybox', path: '/usr/bin/busybox' },
+  { package: 'dosfstools', path: '/usr/sbin/mkfs.vfat' },
   { package: 'dnsmasq-base', path: '/usr/sbin/dnsmasq' },
-  { package: 'e2fsprogs', path: '/usr/sbin/mkfs.ext4' },
+  { package: 'fdisk', path: '/usr/sbin/sfdisk' },
   { package: 'groff-base', path: '/usr/bin/groff' },
   { package: 'iproute2', path: '/usr/sbin/ip' },
   { package: 'iputils-ping', path: '/usr/bin/ping' },
@@ -23,6 +24,7 @@ const tools = [
   { package: 'libvirt-daemon-system', path: '/usr/sbin/libvirtd' },
   { package: 'libxml2-utils', path: '/usr/bin/xmllint' },
   { package: 'mount', path: '/usr/sbin/losetup' },
+  { package: 'mtools', path: '/usr/bin/mcopy' },
   { package: 'nftables', path: '/usr/sbin/nft' },
   { package: 'openssl', path: '/usr/bin/openssl' },
   // Firmware for guests that boot by UEFI.
@@ -30,9 +32,9 @@ const tools = [
   { package: 'python3-yaml', path: '/usr/lib/python3/dist-packages/yaml/__init__.py' },
   // moto, which stands for the APIs of AWS, is installed into a venv.
   { package: 'python3-venv', path: '/usr/share/python-wheels' },
-  { package: 'qemu-system-x86', path: '/usr/bin/qemu-system-x86_64' },
-  { package: 'qemu-utils', path: '/usr/bin/qemu-img' },
   { package: 'strace', path: '/usr/bin/strace' },
+  { package: 'syslinux', path: '/usr/bin/syslinux' },
+  { package: 'syslinux-common', path: '/usr/lib/syslinux/mbr/mbr.bin' },
   { package: 'systemd', path: '/usr/bin/systemd-socket-activate' },
   { package: 'systemd-container', path: '/usr/bin/systemd-nspawn' },
   { package: 'xorriso', path: '/usr/bin/xorriso' },
@@ -194,9 +196,17 @@ mkdirSync(outputFolder, { recursive: true })
 const unknown = asked.filter((name) => !stages.some((stage) => stage.name === name))
 if (unknown.length > 0)
   throw new Error(`no such stage: ${unknown.join(', ')}; there are ${stages.map((s) => s.name).join(', ')}`)
-await ensureRequirements(console.log, tools)
+await ensureOrLeave(console.log, [...packageRequirements, ...requirements, ...tools])
 const total: Tally = { passed: 0, failed: 0 }
 const chosen = stages.filter(({ name }) => asked.length === 0 || asked.includes(name))
+if (process.getuid?.() !== 0 && chosen.some(({ name }) => name === 'tests')) {
+  const others = stages.flatMap(({ name }) => (name === 'tests' ? [] : name))
+  console.error(
+    `The stage tests makes network namespaces, containers and mounts, which only root can: sudo npm test\n` +
+      `The others run as you are: npm test -- ${others.join(' ')}`,
+  )
+  process.exit(1)
+}
 for (const stage of stages) {
   // What runs under tap cannot start before it is built.
   if (!chosen.includes(stage) && !(stage.name === 'tap' && chosen.some(({ tap }) => tap))) continue

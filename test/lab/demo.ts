@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { installGarrison, writeDocument } from './garrison.ts'
 import { bootGuest, type Guest } from './guest.ts'
 import { runTool } from './processes.ts'
+import { ensureOrLeave, packageRequirements, requirements } from './requirements.ts'
 
 const startedMs = performance.now()
 const seconds = () => `${((performance.now() - startedMs) / 1000).toFixed(0)} s`.padStart(6)
@@ -19,6 +20,7 @@ async function show(guest: Guest, words: readonly string[], exits: readonly numb
   if (!exits.includes(exit)) throw new Error(`${words.join(' ')} ended with ${exit}`)
 }
 
+await ensureOrLeave(say, [...packageRequirements, ...requirements])
 say('building the package (dist/)')
 await runTool([process.execPath, 'packaging/build.ts'], { deadlineMs: 600_000, onLine: say })
 say('booting the lab host: a root drive that is not filled, and three blank NVMe drives')

@@ -16,7 +16,26 @@ export const requirements: ReadonlyArray<{ package: string; path: string }> = [
   ...(process.getuid?.() === 0 ? [] : [{ package: 'uidmap', path: '/usr/bin/newuidmap' }]),
 ]
 
+/** What building the packages needs on the machine. */
+export const packageRequirements: typeof requirements = [
+  { package: 'binutils', path: '/usr/bin/strip' },
+  { package: 'rpm', path: '/usr/bin/rpmbuild' },
+]
+
 const aptEnv = { DEBIAN_FRONTEND: 'noninteractive' }
+
+/** As `ensureRequirements`, for a command that a person types: where it throws, this says why in words and ends the process. */
+export async function ensureOrLeave(
+  progress: (line: string) => void,
+  needed: typeof requirements,
+): Promise<void> {
+  try {
+    await ensureRequirements(progress, needed)
+  } catch (error) {
+    console.error((error as Error).message)
+    process.exit(1)
+  }
+}
 
 /**
  * Installs what is missing when run by root; as another user throws, naming the one command to run. A machine that lacks
