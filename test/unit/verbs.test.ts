@@ -48,6 +48,12 @@ t.test('command lines', async (t) => {
     json: true,
     values: { fresh: true },
   })
+  t.match(parseCommandLine(['--only', 'array', 'plan']), { verb: 'plan', values: { only: 'array' } })
+  t.match(parseCommandLine(['vm', '--tag', 'role=web', 'start']), {
+    verb: 'vm start',
+    values: { tag: ['role=web'] },
+  })
+  t.match(parseCommandLine(['jobs', '--host', 'site-2', 'follow']), { verb: 'jobs follow', host: 'site-2' })
   t.match(parseCommandLine(['drives', 'show', 'sda']), { verb: 'drives show', values: { drive: 'sda' } })
   t.match(parseCommandLine(['why', 'volumes', 'images']), {
     verb: 'why',
