@@ -3,9 +3,8 @@
 //
 //   node test/bench/daemon.ts [GUESTS [PEERS [SECONDS [EVENTS]]]]     as root; 100 guests, 16 peers, 120 s, 300 events
 
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import {
-  globSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -18,32 +17,16 @@ import { cpus, loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { connectOpen, VIR } from '../../agent/node-libvirt/index.ts'
-import { parseStat } from '../../agent/report/process.ts'
+import { connectOpen } from '../../agent/node-libvirt/index.ts'
 import type { Report } from '../../agent/report/report-schema.ts'
 import { FleetWorld, until } from '../contract/fleet-world.ts'
-import { startLibvirtd } from '../contract/libvirtd.ts'
 import { runTool } from '../lab/processes.ts'
-import { ensureRequirements } from '../lab/requirements.ts'
+import { endedChildrenMs, processorMs, startPausedGuests } from './guests.ts'
+import { enterOwnNetwork } from './own-network.ts'
 
-const inside = '--inside'
 const [guests = 100, peers = 16, seconds = 120, events = 300] = process.argv.slice(2).map(Number)
-if (process.argv.at(-1) !== inside) {
-  const script = 'ip link set lo up; exec "$@"'
-  const again = [
-    process.execPath,
-    import.meta.filename,
-    ...[guests, peers, seconds, events].map(String),
-    inside,
-  ]
-  const argv = ['--net', '--', '/bin/sh', '-ec', script, 'sh', ...again]
-  process.exit(spawnSync('/usr/bin/unshare', argv, { stdio: 'inherit' }).status ?? 1)
-}
+enterOwnNetwork(import.meta.filename, [guests, peers, seconds, events])
 
-await ensureRequirements(console.log, [
-  { package: 'libvirt-daemon-system', path: '/usr/sbin/libvirtd' },
-  { package: 'qemu-system-x86', path: '/usr/bin/qemu-system-x86_64' },
-])
 const project = join(import.meta.dirname, '..', '..')
 const executable = join(project, 'dist', 'garrison')
 const folder = mkdtempSync(join(tmpdir(), 'gb-'))
@@ -54,22 +37,8 @@ process.once('exit', () => {
 })
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
 
-const libvirtd = await startLibvirtd()
-writeFileSync(join(libvirtd.folder, 'disk.img'), Buffer.alloc(2 ** 20))
-const guestXml = (name: string) => `<domain type='qemu'><name>${name}</name>
-  <memory unit='MiB'>32</memory><vcpu>2</vcpu><os><type arch='x86_64' machine='pc'>hvm</type></os>
-  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
-    <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='${libvirtd.folder}/disk.img'/>
-      <target dev='vda' bus='virtio'/><shareable/></disk>
-    <interface type='ethernet'><model type='virtio'/></interface><memballoon model='virtio'/>
-  </devices></domain>`
-const control = await connectOpen('qemu:///system', { socketPath: libvirtd.socketPath })
-const domains = []
-for (let number = 0; number < guests; number += 1)
-  domains.push(
-    await control.domainCreateXML({ xml: guestXml(`guest-${number}`), flags: VIR.DOMAIN_START_PAUSED }),
-  )
-console.log(`${guests} guests`)
+const paused = await startPausedGuests(guests)
+const { libvirtd, control, domains } = paused
 
 const root = join(folder, 'root')
 for (const path of ['etc/garrison', 'run', 'var/lib/garrison', 'sockets'])
@@ -128,18 +97,8 @@ const statusOf = (name: string): number =>
   1024
 const memory = () =>
   `${statusOf('VmRSS').toFixed(1)} MB resident, of which ${statusOf('RssAnon').toFixed(1)} its own and the rest the executable, ${readdirSync(`/proc/${pid}/fd`).length} files`
-const statOf = (one: number): string => readFileSync(`/proc/${one}/stat`, 'utf8')
-const cpuOf = (one: number): number => parseStat('', statOf(one)).cpuMs
-/** What the programs that it started used, as far as they have ended. */
-const childrenMs = (): number => {
-  const fields = statOf(pid).split(') ')[1]?.split(' ') ?? []
-  return (Number(fields[13]) + Number(fields[14])) * 10
-}
-const qemuPids = globSync('guest-*.pid', { cwd: join(libvirtd.folder, 'run/qemu') }).map((file) =>
-  Number(readFileSync(join(libvirtd.folder, 'run/qemu', file), 'utf8')),
-)
-const qemuMs = () => qemuPids.reduce((sum, one) => sum + cpuOf(one), 0)
-const used = () => [cpuOf(pid), childrenMs(), cpuOf(libvirtd.pid), qemuMs()] as const
+const used = () =>
+  [processorMs(pid), endedChildrenMs(pid), processorMs(libvirtd.pid), paused.qemuMs()] as const
 
 console.log(`memory when it begins: ${memory()}`)
 const before = used()
@@ -234,10 +193,9 @@ console.log(
     .join(' ')}`,
 )
 
-control.close()
 plain.close()
 watcher.kill()
 daemon.kill('SIGTERM')
 await world.end()
-await libvirtd.stop()
+await paused.stop()
 process.exit(0)

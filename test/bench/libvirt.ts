@@ -7,18 +7,16 @@
 
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { cpus, loadavg, tmpdir } from 'node:os'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { connectOpen, VIR } from '../../agent/node-libvirt/index.ts'
-import { parseStat } from '../../agent/report/process.ts'
-import { startLibvirtd } from '../contract/libvirtd.ts'
-import { ensureRequirements } from '../lab/requirements.ts'
 import type { Done, Order } from './agent.ts'
+import { endedChildrenMs, processorMs, startPausedGuests } from './guests.ts'
+import { unpacked } from './unpacked.ts'
 
 const guests = Number(process.argv[2] ?? 100)
 const phaseMs = Number(process.argv[3] ?? 120) * 1000
@@ -40,18 +38,6 @@ process.once('exit', () => {
 })
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
 
-/** The exporter out of its package, so that no service of it is left on the machine. */
-function exporterProgram(): string {
-  execFileSync('/usr/bin/apt-get', ['download', '-q', 'prometheus-libvirt-exporter'], {
-    cwd: folder,
-    stdio: 'ignore',
-  })
-  const [archive = ''] = globSync('*.deb', { cwd: folder })
-  execFileSync('/usr/bin/dpkg-deb', ['-x', join(folder, archive), join(folder, 'exporter')])
-  console.log(`the exporter is of ${basename(archive, '.deb')}`)
-  return join(folder, 'exporter/usr/bin/prometheus-libvirt-exporter')
-}
-
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -61,36 +47,13 @@ async function freePort(): Promise<number> {
   return port
 }
 
-await ensureRequirements(console.log, [
-  { package: 'libvirt-clients', path: '/usr/bin/virsh' },
-  { package: 'libvirt-daemon-system', path: '/usr/sbin/libvirtd' },
-  { package: 'qemu-system-x86', path: '/usr/bin/qemu-system-x86_64' },
-])
-const exporterPath = exporterProgram()
-const libvirtd = await startLibvirtd({ network: true })
-const { socketPath, readOnlySocketPath } = libvirtd
-
-writeFileSync(join(libvirtd.folder, 'disk.img'), Buffer.alloc(2 ** 20))
-const diskXml = (target: string) => `<disk type='file' device='disk'><driver name='qemu' type='raw'/>
-      <source file='${libvirtd.folder}/disk.img'/><target dev='${target}' bus='virtio'/><shareable/></disk>`
-const guestXml = (name: string) => `<domain type='qemu'><name>${name}</name>
-  <memory unit='MiB'>32</memory><vcpu>2</vcpu><os><type arch='x86_64' machine='pc'>hvm</type></os>
-  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
-    ${Array.from({ length: disks }, (_, at) => diskXml(`vd${String.fromCharCode(97 + at)}`)).join('')}
-    <interface type='ethernet'><model type='virtio'/></interface><memballoon model='virtio'/>
-  </devices></domain>`
-const control = await connectOpen('qemu:///system', { socketPath })
-const beganMs = performance.now()
-for (let number = 0; number < guests; number++) {
-  await control.domainCreateXML({ xml: guestXml(`guest-${number}`), flags: VIR.DOMAIN_START_PAUSED })
-  if (number % 25 === 24)
-    console.log(`${number + 1} guests after ${Math.round((performance.now() - beganMs) / 1000)} s`)
-}
-control.close()
-const qemuPids = globSync('guest-*.pid', { cwd: join(libvirtd.folder, 'run/qemu') }).map((file) =>
-  Number(readFileSync(join(libvirtd.folder, 'run/qemu', file), 'utf8')),
+const exporterPath = join(
+  unpacked(folder, 'prometheus-libvirt-exporter'),
+  'usr/bin/prometheus-libvirt-exporter',
 )
-
+const paused = await startPausedGuests(guests, { disks, network: true })
+const { libvirtd } = paused
+const { readOnlySocketPath } = libvirtd
 // As on a host, where the daemon is nobody in particular: what only root may read of a process is not read.
 chmodSync(libvirtd.folder, 0o711)
 const agent = spawn(
@@ -152,23 +115,10 @@ interface Cpu {
   readonly qemu: number
 }
 
-const statOf = (pid: number | 'self'): string => readFileSync(`/proc/${pid}/stat`, 'utf8')
-const cpuOf = (pid: number): number => parseStat('', statOf(pid)).cpuMs
-/** The same to the nanosecond: what a question costs one QEMU is less than the 10 ms in which stat counts. No thread of it ends. */
-const preciseCpuOf = (pid: number): number =>
-  globSync(`/proc/${pid}/task/*/schedstat`).reduce(
-    (sum, path) => sum + Number(readFileSync(path, 'utf8').split(' ')[0]) / 1e6,
-    0,
-  )
-/** What the children that have ended used: each virsh. */
-const childrenMs = (): number => {
-  const fields = statOf('self').split(') ')[1]?.split(' ') ?? []
-  return (Number(fields[13]) + Number(fields[14])) * 10
-}
 const cpuNow = (client: () => number): Cpu => ({
   client: client(),
-  libvirtd: cpuOf(libvirtd.pid),
-  qemu: qemuPids.reduce((sum, pid) => sum + preciseCpuOf(pid), 0),
+  libvirtd: processorMs(libvirtd.pid),
+  qemu: paused.qemuMs(),
 })
 const spent = (from: Cpu, to: Cpu): Cpu => ({
   client: to.client - from.client,
@@ -185,18 +135,19 @@ const none: Cpu = { client: 0, libvirtd: 0, qemu: 0 }
 const median = (numbers: readonly number[]): number =>
   numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? Number.NaN
 
-const agentCpu = () => cpuOf(agent.pid ?? 0)
-const exporterCpu = () => cpuOf(exporter.pid ?? 0)
+const virshCpu = () => endedChildrenMs('self')
+const agentCpu = () => processorMs(agent.pid ?? 0)
+const exporterCpu = () => processorMs(exporter.pid ?? 0)
 
 /** The ways to learn something, each done once by calling it. */
 const groups = ['--state', '--cpu-total', '--balloon', '--vcpu', '--interface', '--block']
 const ways = {
   'six groups, node-libvirt': [agentCpu, () => order({ what: 'six groups' })],
-  'six groups, virsh domstats': [childrenMs, () => virsh('domstats', ...groups)],
-  'six groups, virsh domstats --nowait': [childrenMs, () => virsh('domstats', '--nowait', ...groups)],
-  'all groups, virsh domstats': [childrenMs, () => virsh('domstats')],
+  'six groups, virsh domstats': [virshCpu, () => virsh('domstats', ...groups)],
+  'six groups, virsh domstats --nowait': [virshCpu, () => virsh('domstats', '--nowait', ...groups)],
+  'all groups, virsh domstats': [virshCpu, () => virsh('domstats')],
   'list, node-libvirt': [agentCpu, () => order({ what: 'list' })],
-  'list, virsh list': [childrenMs, () => virsh('list')],
+  'list, virsh list': [virshCpu, () => virsh('list')],
   'our dear tier, once': [agentCpu, () => order({ what: 'ask' })],
   'our dear tier, with all the memory': [agentCpu, () => order({ what: 'first ask' })],
   'our cheap tier, once': [agentCpu, () => order({ what: 'look' })],
@@ -284,4 +235,4 @@ console.log(
 agent.disconnect()
 exporter.kill()
 await Promise.all([once(exporter, 'exit'), once(agent, 'exit')])
-await libvirtd.stop()
+await paused.stop()
