@@ -15,8 +15,8 @@ export interface StatsOptions extends CallOptions {
    * only what can be had without it, and holds up nobody.
    */
   readonly flags?: number | undefined
-  /** How many calls the domains are shared among; 4 when left out, which is as many as are under way at once. */
-  readonly shards?: number | undefined
+  /** How many domains one call asks for at most; 8 when left out. Four calls are under way at once, and the last to end has little left. */
+  readonly shardSize?: number | undefined
 }
 
 /** What is known: of a domain in neither list nothing is, since it has gone. */
@@ -35,9 +35,10 @@ export async function domainListGetStats(
   doms: readonly DomainRef[],
   options: StatsOptions = {},
 ): Promise<DomainStats> {
-  const { stats = 0, flags = VIR.CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT, shards = 4, ...how } = options
+  const { stats = 0, flags = VIR.CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT, shardSize = 8, ...how } = options
+  const shards = Math.ceil(doms.length / shardSize)
   // Taken in turns: what stands together in a list is often slow together.
-  const parts = Array.from({ length: Math.min(shards, doms.length) }, (_, shard) =>
+  const parts = Array.from({ length: shards }, (_, shard) =>
     doms.filter((_, index) => index % shards === shard),
   )
   const answers = await Promise.all(

@@ -14,30 +14,30 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../contract/fleet-world.ts'
 import { endedChildrenMs, processorMs, startPausedGuests } from './guests.ts'
 import { enterOwnNetwork } from './own-network.ts'
-import { unpacked } from './unpacked.ts'
+import { unpack } from './unpack.ts'
 
-const [guests = 100, seconds = 120] = process.argv.slice(2).map(Number)
-enterOwnNetwork(import.meta.filename, [guests, seconds])
-
-/** Prometheus's own example configuration scrapes at this interval. */
-const scrapeEveryMs = 15_000
-const [nodePort, libvirtPort, collectdPort] = [9100, 9177, 25826]
-const address = '127.0.0.1'
-
-const folder = mkdtempSync(join(tmpdir(), 'gb-'))
+const [guests = 100, seconds = 120] = process.argv.slice(2, 4).map(Number)
+/** Made before the network is left, for the packages come over it. */
+const folder = process.argv[4] ?? mkdtempSync(join(tmpdir(), 'gb-'))
 const started: ChildProcess[] = []
 process.once('exit', () => {
   for (const child of started) child.kill('SIGKILL')
   rmSync(folder, { recursive: true, force: true })
 })
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
+const packages = ['prometheus-node-exporter', 'prometheus-libvirt-exporter', 'collectd-core'] as const
+if (process.argv[4] === undefined) for (const name of packages) unpack(folder, name)
+enterOwnNetwork(import.meta.filename, [guests, seconds, folder])
 
-const nodeExporter = join(unpacked(folder, 'prometheus-node-exporter'), 'usr/bin/prometheus-node-exporter')
-const libvirtExporter = join(
-  unpacked(folder, 'prometheus-libvirt-exporter'),
-  'usr/bin/prometheus-libvirt-exporter',
-)
-const collectd = unpacked(folder, 'collectd-core')
+/** Prometheus's own example configuration scrapes at this interval. */
+const scrapeEveryMs = 15_000
+const [nodePort, libvirtPort, collectdPort] = [9100, 9177, 25826]
+const address = '127.0.0.1'
+
+const [nodeExporter, libvirtExporter] = [packages[0], packages[1]].map((name) =>
+  join(folder, name, 'usr/bin', name),
+) as [string, string]
+const collectd = join(folder, packages[2])
 const paused = await startPausedGuests(guests)
 const { libvirtd } = paused
 
@@ -100,9 +100,7 @@ async function cost(
   isReady: () => Promise<boolean>,
   work: () => Promise<number>,
 ): Promise<Cost> {
-  const children = programs.map(([path, ...args]) =>
-    spawn(path, args, { stdio: ['ignore', 'ignore', 'inherit'] }),
-  )
+  const children = programs.map(([path, ...args]) => spawn(path, args, { stdio: 'ignore' }))
   started.push(...children)
   const pids = children.map(({ pid }) => pid ?? 0)
   await until(`${programs[0]?.[0]} tells of all guests`, isReady, 180_000)

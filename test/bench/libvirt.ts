@@ -8,15 +8,14 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { cpus, loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { freePort } from '../contract/moto.ts'
 import type { Done, Order } from './agent.ts'
 import { endedChildrenMs, processorMs, startPausedGuests } from './guests.ts'
-import { unpacked } from './unpacked.ts'
+import { unpack } from './unpack.ts'
 
 const guests = Number(process.argv[2] ?? 100)
 const phaseMs = Number(process.argv[3] ?? 120) * 1000
@@ -38,22 +37,14 @@ process.once('exit', () => {
 })
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
-}
-
-const exporterPath = join(
-  unpacked(folder, 'prometheus-libvirt-exporter'),
-  'usr/bin/prometheus-libvirt-exporter',
-)
+const exporterName = 'prometheus-libvirt-exporter'
+unpack(folder, exporterName)
+const exporterPath = join(folder, exporterName, 'usr/bin', exporterName)
 const paused = await startPausedGuests(guests, { disks, network: true })
 const { libvirtd } = paused
 const { readOnlySocketPath } = libvirtd
+// Its keep-alive would be counted as well.
+paused.control.close()
 // As on a host, where the daemon is nobody in particular: what only root may read of a process is not read.
 chmodSync(libvirtd.folder, 0o711)
 const agent = spawn(

@@ -4,13 +4,12 @@ import { execFileSync } from 'node:child_process'
 import { globSync, mkdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
 
-/** Unpacks a package below `folder`; where its files are then. */
-export function unpacked(folder: string, name: string): string {
+/** Lays the files of a package below `folder/NAME`. */
+export function unpack(folder: string, name: string): void {
   const own = join(folder, name)
   mkdirSync(own)
   execFileSync('/usr/bin/apt-get', ['download', '-q', name], { cwd: own, stdio: 'ignore' })
   const [archive = ''] = globSync('*.deb', { cwd: own })
-  execFileSync('/usr/bin/dpkg-deb', ['-x', join(own, archive), join(own, 'files')])
+  execFileSync('/usr/bin/dpkg-deb', ['-x', join(own, archive), own])
   console.log(basename(archive, '.deb'))
-  return join(own, 'files')
 }
