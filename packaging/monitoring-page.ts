@@ -81,7 +81,8 @@ op-rack2-h07    drifted    health: 1 high, 1 warning                seen 4 s ago
 
 A report is one snapshot. Its \`generation\` rises with each that differs from the one before, also over starts of the daemon (\`run\`
 tells those apart). Exit codes are those of \`status\`: 0 settled, 2 drift, 4 unknown. Each part has its age under \`ages\`: \`host\`
-(every 10 s), \`vms\` (every 10 s, disks and memory every 60 s, and at once when libvirt tells of an event), \`root\` (what only root may see, from
+(every 10 s), \`vms\` (every 10 s, disks and memory every 60 s, or every 10 min
+while a VM is paused and nothing goes to its disks, and at once when libvirt tells of an event), \`root\` (what only root may see, from
 \`garrison status\` of the root side: every 5 min, and within 30 s when an array, a link or a VM changes), \`inventory\` (once, and when drives, NICs
 or memory change). What could not be read is named, keeps what was known of it, and is never called settled or off.
 

@@ -129,6 +129,8 @@ interface Known {
   /** Whether libvirt has told that its memory was changed since. */
   hasNewMemory: boolean
   disks: Taken<readonly DiskSample[]> | null
+  /** How often its disks were read since it began to do what it does. */
+  diskReads: number
   problem: ProblemReport | null
 }
 
@@ -139,9 +141,11 @@ const staleAfter = 2.5
 /**
  * Each group costs QEMU two questions, half a millisecond each, so only what the kernel does not count is asked for. A guest
  * that does not tell how it uses its memory has nothing new there until libvirt tells of a change, and is asked each tenth time:
- * a tenth of them each time.
+ * a tenth of them each time. Nor has a guest that is paused anything new on its disks once they were read twice, which tells
+ * that nothing goes to them any more; and where it was paused because its storage fails, each question may hang on that.
  */
-const balloonEach = 10
+const quietEach = 10
+const diskReadsUntilQuiet = 2
 
 const isExpected = (error: unknown): error is Error =>
   error instanceof Unanswered ||
@@ -149,6 +153,9 @@ const isExpected = (error: unknown): error is Error =>
   (error instanceof Error && (error.name === 'LibvirtError' || error.name === 'LibvirtConnectionError'))
 
 const hangs = (failure: Error): boolean => failure instanceof Unanswered && failure.asked
+
+const isQuiet = ({ power, diskReads }: Known): boolean =>
+  power.value.power === 'paused' && diskReads >= diskReadsUntilQuiet
 
 /** Taken in turns: what stands together in a list is often slow together. */
 const partsOf = (vms: readonly Known[]): readonly (readonly Known[])[] =>
@@ -245,8 +252,8 @@ export class Sampler {
     if (!(await this.#list())) return
     await this.follow()
     const running = [...this.#vms.values()].filter(({ id }) => id !== null)
-    const asked = running.filter(({ uuid }) => this.#skipped.since(uuid) === null)
     this.#rounds += 1
+    const asked = running.filter((vm) => this.#skipped.since(vm.uuid) === null && this.#areDisksDue(vm))
     const isBalloonDue = (vm: Known) => this.#isBalloonDue(vm)
     const due = new Set(this.#skipped.due(this.#clock.steadyMs()))
     const failures = await Promise.all([
@@ -274,7 +281,7 @@ export class Sampler {
           process: this.#told(vm.process, look),
           nics: this.#told(vm.nics, look),
           memory: this.#told(vm.memory, this.#balloonEveryMs(vm)),
-          disks: this.#told(vm.disks, ask),
+          disks: this.#told(vm.disks, ask * (isQuiet(vm) ? quietEach : 1)),
           stuckSinceMs: stuckTick === null ? null : this.#epochOf(stuckTick),
           problem: vm.problem,
         }
@@ -382,6 +389,7 @@ export class Sampler {
     vm.memory = null
     vm.hasNewMemory = false
     vm.disks = null
+    vm.diskReads = 0
     vm.problem = null
     this.#skipped.remove(vm.uuid)
   }
@@ -455,6 +463,7 @@ export class Sampler {
     vm.id = id
     if (vm.name !== name) this.#ordered = null
     vm.name = name
+    if (vm.power.value.power !== value.power) vm.diskReads = 0
     vm.power = { value, tickMs }
     const devices = devicesOf(params)
     if (devices !== null) vm.devices = devices.map((device) => ({ name: device, isTap: this.#isTap(device) }))
@@ -476,6 +485,7 @@ export class Sampler {
       memory: null,
       hasNewMemory: false,
       disks: null,
+      diskReads: 0,
       problem: null,
     }
     this.#vms.set(uuid, vm)
@@ -496,12 +506,20 @@ export class Sampler {
   }
 
   #balloonEveryMs({ memory }: Known): number {
-    return this.#everyMs.ask * (memory === null || memory.value.toldMs === null ? balloonEach : 1)
+    return this.#everyMs.ask * (memory === null || memory.value.toldMs === null ? quietEach : 1)
   }
 
   #isBalloonDue(vm: Known): boolean {
     if (vm.memory === null || vm.hasNewMemory || vm.memory.value.toldMs !== null) return true
-    return (this.#rounds + vm.turn) % balloonEach === 0
+    return this.#isTurnOf(vm)
+  }
+
+  #areDisksDue(vm: Known): boolean {
+    return !isQuiet(vm) || vm.hasNewMemory || this.#isTurnOf(vm)
+  }
+
+  #isTurnOf({ turn }: Known): boolean {
+    return (this.#rounds + turn) % quietEach === 0
   }
 
   /** What a tap device receives its guest has sent; with a macvtap, which has no such file, the two see the same. */
@@ -571,5 +589,6 @@ export class Sampler {
       return { ...disk, counters: counted(then, { total: disk.counters, life, tickMs }) }
     })
     vm.disks = { value: disks, tickMs }
+    vm.diskReads += 1
   }
 }

@@ -31,6 +31,8 @@ enterOwnNetwork(import.meta.filename, [guests, seconds, folder])
 
 /** Prometheus's own example configuration scrapes at this interval. */
 const scrapeEveryMs = 15_000
+/** What a start costs is over by then. */
+const settlingMs = 120_000
 const [nodePort, libvirtPort, collectdPort] = [9100, 9177, 25826]
 const address = '127.0.0.1'
 
@@ -63,6 +65,8 @@ LoadPlugin virt
 <Plugin virt>
   Connection "${uri}"
   RefreshInterval 60
+  # Of a guest that is paused it tells nothing else.
+  ExtraStats "domain_state"
 </Plugin>
 LoadPlugin network
 <Plugin network>
@@ -104,6 +108,7 @@ async function cost(
   started.push(...children)
   const pids = children.map(({ pid }) => pid ?? 0)
   await until(`${programs[0]?.[0]} tells of all guests`, isReady, 180_000)
+  await sleep(settlingMs)
   const sum = (of: (pid: number) => number) => pids.reduce((all, pid) => all + of(pid), 0)
   const used = () => [
     sum((pid) => processorMs(pid) + endedChildrenMs(pid)),

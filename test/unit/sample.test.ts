@@ -622,6 +622,35 @@ t.test('guests that do not tell how they use their memory are asked for it now a
   }
 })
 
+t.test('the disks of a guest that is paused are read until nothing goes to them any more', async (t) => {
+  const { host, clock, vm, ask } = sampling(['paused', 'running'])
+  const disks = async () => {
+    await clock.pass(60_000)
+    host.asked.length = 0
+    await ask(0)
+    return host.asked.flatMap(({ names, stats }) => (stats & 32 ? names : []))
+  }
+  await disks()
+  t.same(await disks(), ['paused', 'running'])
+  host.guest('paused').state = 3
+  host.guest('paused').reads += 600
+  t.same(await disks(), ['paused', 'running'])
+  t.match(vm('paused').disks?.value, [{ counters: { perSecond: { reads: 10 } } }])
+  t.same(await disks(), ['paused', 'running'])
+  t.match(vm('paused').disks?.value, [{ counters: { perSecond: { reads: 0 } } }])
+  const rounds: number[] = []
+  for (let round = 1; round <= 20; round++) {
+    if ((await disks()).includes('paused')) rounds.push(round)
+    t.equal(vm('paused').disks?.stale, false)
+    t.equal(vm('running').disks?.ageMs, 0)
+  }
+  t.equal(rounds.length, 2)
+  t.equal((rounds[1] ?? 0) - (rounds[0] ?? 0), 10)
+  host.guest('paused').state = 1
+  t.same(await disks(), ['paused', 'running'], 'and again when it runs')
+  t.same(await disks(), ['paused', 'running'])
+})
+
 t.test('an answer that was late does not undo what is known since', async (t) => {
   const { host, clock, sampler, vm, ask } = sampling()
   await ask()
