@@ -1,6 +1,8 @@
-// What of a step others than root are told: not what a file that only root may read holds, nor a password in a definition.
+// What of a step others than root are told: not what a file that only root may read holds, nor a
+// password in a definition, nor the signature in a URL.
 
 import type { Action, Step } from './resource.ts'
+import { toldSource } from './told-source.ts'
 
 const hidden = '(not told)'
 const forOthers = 0o077
@@ -8,6 +10,7 @@ const forOthers = 0o077
 function toldAction(action: Action): Action {
   if (action.kind === 'write' && (action.mode & forOthers) === 0 && action.content !== '')
     return { ...action, content: hidden }
+  if (action.kind === 'fetch') return { ...action, source: toldSource(action.source) }
   if (action.kind === 'domain' && action.operation === 'define')
     // Where libvirt itself writes asterisks unless it is asked for passwords.
     return { ...action, xml: action.xml.replace(/(\spasswd=)("[^"]*"|'[^']*')/g, '$1"*****"') }

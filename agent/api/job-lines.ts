@@ -1,5 +1,6 @@
 // A verb that is a job, begun and then followed by whoever asked for it, for as long as they stay.
 
+import { toldSource } from '../../provisioning/told-source.ts'
 import { fieldsOf } from './arguments.ts'
 import type { Context, StreamModule } from './context.ts'
 import type { BegunJob } from './jobs.ts'
@@ -26,7 +27,7 @@ export function typedAs<N extends VerbName>(name: N, args: Args<N>): string {
     const value = args[key as keyof Args<N>] as boolean | string | readonly string[] | undefined
     const values = Array.isArray(value) ? value : value === undefined || value === false ? [] : [value]
     const told = (one: boolean | string) =>
-      'untold' in field ? String(one).replace(/=.*/, '=(not told)') : String(one)
+      'untold' in field ? String(one).replace(/=.*/, '=(not told)') : toldSource(String(one))
     for (const one of values)
       words.push(...(key in operands ? [] : [`--${key}`]), ...(field.kind === 'switch' ? [] : [told(one)]))
   }

@@ -14,6 +14,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { getCACertificates } from 'node:tls'
 import { HostError, type ProblemCode } from '../../provisioning/problem.ts'
 import type { Action } from '../../provisioning/resource.ts'
+import { toldSource } from '../../provisioning/told-source.ts'
 import { checksumParts } from '../../provisioning/vms/image.ts'
 import { type Origin, originPath } from '../../provisioning/vms/images.ts'
 import { headBytes, imageObjection } from '../../provisioning/vms/qcow2.ts'
@@ -84,7 +85,7 @@ class Elsewhere extends Interrupted {
 }
 
 /** A URL without what may be a secret in it. */
-const shown = ({ origin, pathname }: URL): string => `${origin}${pathname}`
+const shown = ({ href }: URL): string => toldSource(href)
 
 /** What is remembered of a file of which only a part is there. */
 interface PartRecord {
@@ -302,10 +303,9 @@ class Part {
   /** Gives it its name. Throws `file.exists` when another has it. */
   async publish(): Promise<void> {
     const { source, checksum } = this.#fetching
-    const url = /^https?:/i.test(source) ? URL.parse(source) : null
     const algorithm = checksum === undefined ? 'sha256' : checksumParts(checksum).algorithm
     const origin: Origin = {
-      source: url === null ? source : shown(url),
+      source: toldSource(source),
       checksum: `${algorithm}:${this.#hash.copy().digest('hex')}`,
       fetchedMs: Date.now(),
     }
@@ -605,6 +605,7 @@ async function isThere({ path, checksum }: Fetching): Promise<boolean> {
 export async function fetchFile(fetching: Fetching, options: FetchOptions = {}): Promise<void> {
   const { source, deadlineMs } = fetching
   if (await isThere(fetching)) return
+  const told = toldSource(source)
   const part = new Part(fetching, options)
   const late = AbortSignal.timeout(deadlineMs)
   const signal = AbortSignal.any([late, ...(options.signal === undefined ? [] : [options.signal])])
@@ -621,7 +622,7 @@ export async function fetchFile(fetching: Fetching, options: FetchOptions = {}):
     }
     if (objection !== null) {
       await part.discard()
-      throw new HostError(objection.code, `${source}: ${objection.message}`, { details: { source } })
+      throw new HostError(objection.code, `${told}: ${objection.message}`, { details: { source: told } })
     }
     await part.publish()
   } catch (error) {
@@ -630,17 +631,13 @@ export async function fetchFile(fetching: Fetching, options: FetchOptions = {}):
     else if (isEnded) await part.record()
     if (!isEnded) throw error
     if (!late.aborted)
-      throw new HostError(
-        'action.failed',
-        `the fetch of ${source} was stopped; ${part.bytes} bytes are kept`,
-        {
-          details: { bytes: part.bytes },
-          cause: error,
-        },
-      )
+      throw new HostError('action.failed', `the fetch of ${told} was stopped; ${part.bytes} bytes are kept`, {
+        details: { bytes: part.bytes },
+        cause: error,
+      })
     throw new HostError(
       'action.deadline',
-      `${source} was not fetched within ${deadlineMs / 1000} s; ${part.bytes} bytes are kept`,
+      `${told} was not fetched within ${deadlineMs / 1000} s; ${part.bytes} bytes are kept`,
       { details: { bytes: part.bytes }, cause: error },
     )
   } finally {

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { ActionOutcome, HostReader, Performer } from '../../provisioning/host.ts'
 import { HostError, type ProblemCode } from '../../provisioning/problem.ts'
 import type { Action, Condition } from '../../provisioning/resource.ts'
+import { toldSource } from '../../provisioning/told-source.ts'
 import type { ToEc2 } from './ec2.ts'
 import { type Argv, type Execution, execute, lastLines } from './exec.ts'
 import { fetchFile } from './fetch.ts'
@@ -68,7 +69,7 @@ export function summaryOf(action: Action): string {
     case 'ec2':
       return `EC2: ${ec2Summary(action)}`
     case 'fetch':
-      return `fetch ${action.source} to ${action.path}`
+      return `fetch ${toldSource(action.source)} to ${action.path}`
   }
 }
 

@@ -2,6 +2,7 @@
 
 import { HostError } from '../../provisioning/problem.ts'
 import type { Action } from '../../provisioning/resource.ts'
+import { toldSource } from '../../provisioning/told-source.ts'
 import type { Context } from '../api/context.ts'
 import { isProgress, type Progress } from '../api/progress.ts'
 import { bytes, duration, paint, paragraph, type Terminal, withTail } from '../api/terminal.ts'
@@ -72,12 +73,13 @@ export async function* run(
   const name = imageFileName(image)
   const path = `${pool.path}/${name}`
   const { reader, performer, clock, signal } = context
+  const told = toldSource(source)
   const beganMs = clock()
   const held = await context.hold(`the image ${path}`)
   try {
     const wasThere = (await reader.facts(path)) !== null
-    yield { event: 'begun', image: name, pool: pool.name, source }
-    const changes = await openChanges(context, `${verb} ${source}`, 'safe')
+    yield { event: 'begun', image: name, pool: pool.name, source: told }
+    const changes = await openChanges(context, `${verb} ${told}`, 'safe')
     yield* toldBy<FetchLine>(async (tell) => {
       const unwatch = watchImage(reader, path, tell)
       const fetching: Action = {
@@ -93,7 +95,7 @@ export async function* run(
       ]
       let outcome = 'failed'
       try {
-        const change = { word: 'image', vm: path, summary: `from ${source}`, risk: 'safe' as const, actions }
+        const change = { word: 'image', vm: path, summary: `from ${told}`, risk: 'safe' as const, actions }
         await changes.make(change, async () => {
           try {
             for (const action of actions) await performer.perform(action, signal)

@@ -2,6 +2,7 @@
 
 import type { Desired } from '../desired.ts'
 import { type Action, type Step, stepKey } from '../resource.ts'
+import { toldSource } from '../told-source.ts'
 import { exactSize } from './differences.ts'
 import { type Image, imageFileName } from './image.ts'
 import { originPath } from './images.ts'
@@ -97,7 +98,7 @@ export function imageSteps(
     const path = want && baseImagePath(vms, vm, want)
     if (!want?.image || !path || observed.baseImages[path] !== undefined || fetched.has(path)) return []
     fetched.add(path)
-    const { source } = want.image
+    const source = toldSource(want.image.source)
     return step('image', path, {
       summary: `from ${source}`,
       because: [change(desired, pathOf(vm.name, `disks.${disk}.image.source`), source, null)],
@@ -212,7 +213,7 @@ export function diskSteps(
     const image =
       basePath !== null && observed.baseImages[basePath] === undefined ? [`vms.image ${basePath}`] : []
     return step('disk', `${name}.${disk}`, {
-      summary: `${path}${want.size === undefined ? '' : `, ${want.size}`}${want.image === undefined ? '' : `, from ${want.image.source}`}`,
+      summary: `${path}${want.size === undefined ? '' : `, ${want.size}`}${want.image === undefined ? '' : `, from ${toldSource(want.image.source)}`}`,
       because: [change(desired, pathOf(name, `disks.${disk}`), path, null)],
       ...(objection === null ? { actions: makeDisk(path, want, basePath) } : blockedBy(objection)),
       ...after([...own, ...image]),

@@ -159,14 +159,24 @@ const xmlPath = z
   .max(1024)
   .regex(/^\/domain(\/|$)/, 'must begin with /domain')
 
+/** libvirt shows no password to whoever reads a definition: one that is declared would be drift for ever, and told as such. */
+const noPassword =
+  'must hold no password: libvirt hides it from whoever reads it back (a console by socket needs none)'
+
 const xmlPatch = z.union([
   z.strictObject({
-    set: xmlPath.describe('Set an attribute or a text here: /domain/devices/memballoon/@model.'),
+    set: xmlPath
+      .refine((path) => !path.endsWith('/@passwd'), noPassword)
+      .describe('Set an attribute or a text here: /domain/devices/memballoon/@model.'),
     value: z.string().max(65_536).describe('What it is set to.'),
   }),
   z.strictObject({
     add: xmlPath.describe('Add an element below this one: /domain/devices.'),
-    element: z.string().max(65_536).describe("The element as XML: <watchdog model='itco' action='reset'/>."),
+    element: z
+      .string()
+      .max(65_536)
+      .refine((xml) => !/\spasswd\s*=/.test(xml), noPassword)
+      .describe("The element as XML: <watchdog model='itco' action='reset'/>."),
   }),
   z.strictObject({ remove: xmlPath.describe('Remove every element or attribute that this finds.') }),
 ])

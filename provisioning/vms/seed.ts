@@ -67,7 +67,7 @@ export const cloudInitSchema = z
       .refine(isWellFormed, 'must hold no half of a character (a lone surrogate)')
       .optional()
       .describe(
-        'cloud-config as a map of keys, or the text of any user data. No passwords: it is journalled.',
+        'cloud-config as a map of keys, or the text of any user data. It is in no plan, journal or log; who reads the document or the seed has it.',
       ),
     network: z
       .union([z.literal('dhcp'), z.literal('none'), z.looseObject({ version: z.literal(2) })])
