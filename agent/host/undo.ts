@@ -100,13 +100,16 @@ const lost = (summary: string, missing: string): HostError =>
   new HostError('undo.undone', `${summary}: undone, because ${missing}`)
 
 /** Waits for what became of a change that somebody else has taken. */
-async function becameOf(folder: string, id: string, missing: string): Promise<string> {
-  for (const endMs = performance.now() + undoingMs; performance.now() < endMs; await sleep(pollMs)) {
+async function becameOf(folder: string, id: string, missing: string, signal?: AbortSignal): Promise<string> {
+  const endMs = performance.now() + undoingMs
+  for (;;) {
     const ended = await readEnded(folder)
     if (ended?.id === id) {
       if (ended.outcome === 'confirmed') return ended.by
       throw lost(ended.summary, missing)
     }
+    if (signal?.aborted || performance.now() >= endMs) break
+    await sleep(pollMs)
   }
   const restoring = await readRestoring(folder)
   throw new HostError(
@@ -137,9 +140,13 @@ async function confirm(
   const { folder, timer, reader } = parts
   const { id } = await readMark(folder)
   const armed = await readArmed(folder)
-  if (armed?.id !== id) return becameOf(folder, id, 'making it took longer than its deadline')
+  if (armed?.id !== id) return becameOf(folder, id, 'making it took longer than its deadline', signal)
   const heard = new Map<Witness, Testimony>()
   const unasked = new Map<Witness, string>()
+  // A program that is asked when systemd has gone is waited for in vain, and a host that goes down waits for this process.
+  const aborted = new Promise<void>((resolve) => {
+    signal?.addEventListener('abort', () => resolve(), { once: true })
+  })
   const forgotten = new Set<Witness>()
   const hear = async (witness: Witness): Promise<void> => {
     try {
@@ -163,7 +170,9 @@ async function confirm(
   }
   while ((await readArmed(folder))?.id === id) {
     if (signal?.aborted) throw lost(armed.summary, 'the apply was ended while it waited to be confirmed')
-    for (const witness of witnesses) if (heard.get(witness)?.said !== 'seen') await hear(witness)
+    for (const witness of witnesses)
+      if (heard.get(witness)?.said !== 'seen' && !signal?.aborted)
+        await Promise.race([hear(witness), aborted])
     if (heard.size === witnesses.length && confirmed([...heard.values()])) {
       const by = witnesses
         .filter((one) => heard.get(one)?.said === 'seen')
@@ -175,7 +184,7 @@ async function confirm(
     }
     await sleep(pollMs)
   }
-  return becameOf(folder, id, missing())
+  return becameOf(folder, id, missing(), signal)
 }
 
 /** Performs one undo action; what to tell of it, if anything. Throws codes that begin with `undo.`. */

@@ -113,6 +113,31 @@ t.test('confirmed by hand while it is still being made, it is not told as undone
   t.match(await performer.perform(confirm), { stderrTail: 'confirmed by anna' })
 })
 
+const arm = { kind: 'undo', operation: 'arm', summary: 'change', deadlineMs: 60_000 } as const
+const witnesses = [{ kind: 'neighbour', device: 'lni', address: '192.0.2.1' }] as const
+
+t.test('an apply that is ended waits for no witness, also while one is being asked', async (t) => {
+  const base = hostFolder(t)
+  const { promise: never } = Promise.withResolvers<void>()
+  const parts: UndoParts = {
+    ...{ folder: join(base, 'undo'), timer: endlessTimer, run: () => never },
+    reader: {
+      ...readerOf({ files: new Map(), journal: [] }),
+      now: async () => 1,
+      query: async () => ({ exit: 0, stdout: '', stderr: '' }),
+    },
+  }
+  await performUndo(parts, { ...arm, files: [join(base, 'etc/changed')], reload: [] })
+  const confirm = { kind: 'undo', operation: 'confirm', witnesses } as const
+  const controller = new AbortController()
+  const confirming = performUndo(parts, confirm, controller.signal)
+  await sleep(300)
+  const endedMs = performance.now()
+  controller.abort()
+  await t.rejects(confirming, { code: 'undo.undone' })
+  t.ok(performance.now() - endedMs < 3000)
+})
+
 /** Confirms a change by a neighbour that answers ARP; who is asked what, with the routes of the host at each look. */
 async function confirmedBy(
   t: Test,
@@ -141,9 +166,7 @@ async function confirmedBy(
       throw new HostError('action.deadline', 'systemd-run did not end in time')
     },
   }
-  const arm = { kind: 'undo', operation: 'arm', summary: 'change', deadlineMs: 60_000 } as const
   await performUndo(parts, { ...arm, files: [join(base, 'etc/changed')], reload: [] })
-  const witnesses = [{ kind: 'neighbour', device: 'lni', address: '192.0.2.1' }] as const
   t.equal(
     await performUndo(parts, { kind: 'undo', operation: 'confirm', witnesses }),
     'confirmed by 192.0.2.1 on lni',
