@@ -90,6 +90,13 @@ export async function startMachine(name: string, argv: readonly string[]): Promi
     ...['/usr/bin/nsenter', '--target', `${leader}`, '--all', '--', '/usr/bin/env', '--ignore-environment'],
     ...['PATH=/usr/sbin:/usr/bin', 'HOME=/root', 'LC_ALL=C.UTF-8', ...within],
   ]
+  const wake = () => {
+    try {
+      if (leader !== null) process.kill(leader, 'SIGCHLD')
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+    }
+  }
   const gone = async () => {
     await ended
     await runTool(['/usr/bin/find', ...groups, '-depth', '-type', 'd', '-delete'])
@@ -110,9 +117,10 @@ export async function startMachine(name: string, argv: readonly string[]): Promi
     async halt() {
       await endOf(machine.start(['/usr/bin/systemctl', 'poweroff', '--no-block']))
       // systemd stops all processes for the moment in which it ends them. nsenter stops with what it has started, and would then not
-      // see that it has ended: systemd would wait for it until it kills.
+      // see that it has ended. Nor does systemd hear of that, whose child it is not: it would look again after 10 s, and after 90.
       const waking = setInterval(() => {
         for (const tool of started) tool.kill('SIGCONT')
+        wake()
       }, 100)
       await gone().finally(() => clearInterval(waking))
     },
