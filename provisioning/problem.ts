@@ -871,7 +871,7 @@ const table = () =>
     'undo.unarmed': {
       meaning: 'The undo of a change to the network could not be made ready, so the change was not begun.',
       remedy:
-        'Let the undo be started at boot (systemctl unmask garrison-network-undo.service, then enable it), then run garrison apply again.',
+        'Let the undo be started (systemctl unmask garrison-network-undo.service garrison-network-undo-at-stop.service, then systemctl enable garrison-network-undo.service), then run garrison apply again.',
     },
     'undo.undone': {
       meaning:

@@ -230,6 +230,13 @@ async function networkIsUp(armed: Armed): Promise<boolean> {
   return exit === 0
 }
 
+/** Whether systemd has begun to stop everything. */
+async function isGoingDown(): Promise<boolean> {
+  const argv = ['/usr/bin/systemctl', 'is-system-running'] as const
+  const { stdout } = await execute(argv, { deadlineMs: 10_000, keep: 'tail' })
+  return stdout.trim() === 'stopping'
+}
+
 /**
  * Undoes what is armed or was begun to be undone; null when there is nothing. Throws `undo.incomplete` when a file could not be put
  * back, and then goes on from there when it is called again. A program that fails is told in the answer and in the record.
@@ -243,7 +250,8 @@ export async function restore(folder: string, clock: () => number): Promise<Ende
   // Also when a file is missing: what is back is better used than not.
   const unreloaded = up ? await inRounds(armed.reload, (one) => reloadOne(folder, one)) : []
   const { id, summary } = armed
-  const by = armed.bootId === (await bootId()) ? 'deadline' : 'boot'
+  const goesDown = await isGoingDown()
+  const by = armed.bootId !== (await bootId()) ? 'boot' : goesDown ? 'shutdown' : 'deadline'
   const problems = [...unrestored, ...unreloaded]
   if (unrestored.length > 0)
     throw new HostError('undo.incomplete', `not all is as it was: ${problems.join('; ')}`, {
@@ -251,6 +259,7 @@ export async function restore(folder: string, clock: () => number): Promise<Ende
     })
   const ended: Ended = { id, summary, outcome: 'undone', by, atMs: clock(), problems }
   await write(folder, 'ended', ended)
-  await removeFile(at(folder, 'restoring'))
+  // Who was making the change may yet write a file of it before it is ended: the next boot looks at them all once more.
+  if (!goesDown) await removeFile(at(folder, 'restoring'))
   return ended
 }

@@ -1,4 +1,4 @@
-// The deadline of a change to the network, outside this process: a transient timer of systemd, and the unit that undoes at boot.
+// The deadline of a change to the network, outside this process: a transient timer of systemd, and the units that undo at boot and at stop.
 
 import { HostError } from '../../provisioning/problem.ts'
 import { type Argv, execute, lastLines } from './exec.ts'
@@ -8,7 +8,7 @@ import { leadMs } from './undo-saved.ts'
 export interface UndoTimer {
   /**
    * Begins to count, so that the old configuration is back by the deadline: the undoing begins `leadMs` before. Throws
-   * `undo.unarmed` when it would not come, or nothing would undo at boot.
+   * `undo.unarmed` when it would not come, or nothing would undo when the host goes down or at boot.
    */
   start(deadlineMs: number): Promise<void>
   isRunning(): Promise<boolean>
@@ -36,6 +36,13 @@ export const systemdTimer: UndoTimer = {
         `${unit}.service is not enabled (${lastLines(enabled.stdout || enabled.stderr, 1)}), so a restart of the host would not undo the change`,
       )
     await this.stop()
+    // It stays until the host goes down, which stops the timer: it is stopped with it, and undoes what is armed then.
+    const atStop = await run(systemctl('start', `${unit}-at-stop.service`))
+    if (atStop.exit !== 0)
+      throw new HostError(
+        'undo.unarmed',
+        `${unit}-at-stop.service was refused: ${lastLines(atStop.stderr, 1)}`,
+      )
     const { exit, stderr } = await run([
       '/usr/bin/systemd-run',
       `--unit=${unit}.service`,

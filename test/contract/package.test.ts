@@ -26,6 +26,7 @@ const shared = [
   '-rw-r--r-- /usr/lib/systemd/system/garrison-admin.socket',
   '-rw-r--r-- /usr/lib/systemd/system/garrison-firewall.service',
   '-rw-r--r-- /usr/lib/systemd/system/garrison-fleet.socket',
+  '-rw-r--r-- /usr/lib/systemd/system/garrison-network-undo-at-stop.service',
   '-rw-r--r-- /usr/lib/systemd/system/garrison-network-undo.service',
   '-rw-r--r-- /usr/lib/systemd/system/garrison-operate.service',
   '-rw-r--r-- /usr/lib/systemd/system/garrison-operate.socket',

@@ -48,6 +48,7 @@ t.test('systemd reads every unit without a word', async (t) => {
     'garrison-admin.socket',
     'garrison-firewall.service',
     'garrison-fleet.socket',
+    'garrison-network-undo-at-stop.service',
     'garrison-network-undo.service',
     'garrison-operate.service',
     'garrison-operate.socket',

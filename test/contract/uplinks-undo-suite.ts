@@ -12,6 +12,15 @@ import { makeWorld } from './uplinks-world.ts'
 
 const folder = '/var/lib/garrison/network-undo'
 
+/** A service of somebody else that needs the network and does not end. */
+const hanging = `[Unit]
+After=network.target systemd-networkd.service NetworkManager.service
+
+[Service]
+ExecStart=/usr/bin/sleep infinity
+ExecStop=/usr/bin/sleep infinity
+`
+
 /** What becomes of the host once the change has cut it off. */
 const fates = {
   'the agent goes on': { kills: false, stops: false, ends: null },
@@ -123,17 +132,40 @@ export async function undoSuite(backend: Backend): Promise<void> {
     t.ok(reached.lan())
   })
 
+  t.test('a host that goes down and hangs has the old configuration back before it is down', async (t) => {
+    box.write('/etc/systemd/system/hangs.service', hanging)
+    await box.run(['/usr/bin/systemctl', 'start', 'hangs.service'])
+    const { ended } = await begin(cuts['another address of the ENI']?.document ?? {})
+    await until('the host is cut off', () => read('armed') !== null && !reached.vpc(), 60_000)
+    const { armedAtMs, deadlineMs } = read('armed')
+    const downMs = Date.now()
+    await box.run(['/usr/bin/systemctl', 'poweroff', '--no-block'])
+    await until('the host is reached', reached.vpc, armedAtMs + deadlineMs + 1000 - Date.now())
+    t.comment(`reached ${Date.now() - downMs} ms after it began to go down`)
+    const { stdout } = await box.run(['/usr/bin/systemctl', 'is-system-running'], { allowFailure: true })
+    t.equal(stdout, 'stopping\n', 'it hangs')
+    await until('the record', () => read('last')?.by === 'shutdown')
+    t.equal(await ended, 1, 'the apply tells that it failed')
+    box.remove('/etc/systemd/system/hangs.service')
+    await goDown('cut')
+    await box.boot()
+    await until('both sides', () => reached.vpc() && reached.lan())
+    t.equal(read('restoring'), null)
+    t.match(read('last'), { outcome: 'undone', by: 'boot', problems: [] })
+    await settled(good)
+  })
+
   const all = Object.entries(cuts).flatMap(([name, { fates: those, ...cut }]) =>
     those.map((fate) => ({ ...cut, name: `${name}, and ${fate}`, fate: fates[fate] })),
   )
   const only = new RegExp(process.env.GARRISON_LAB_CASES ?? '')
   const named = all.filter(({ name }) => only.test(name))
   const of = (ends: 'cut' | 'halt' | null) => named.filter(({ fate }) => fate.ends === ends)
-  // Orderly reboots only in a full run: to the undoing they are what power cuts are.
+  // Orderly reboots only in a full run: one that hangs has been shown.
   const drawn = [...sample(of(null), 1), ...sample(of('cut'), 1), ...sample(of('halt'), 0)]
   t.equal(all.length, 50)
   t.comment(`seed ${seed}: ${drawn.length} of ${all.length} changes that cut the host off`)
-  t.setTimeout((drawn.length + 3) * 120_000)
+  t.setTimeout((drawn.length + 4) * 120_000)
 
   for (const { name, document, side, fate } of drawn)
     t.test(name, async (t) => {
