@@ -196,7 +196,7 @@ const collected = await cost(
 told.close()
 
 const row = (name: string, cells: readonly string[]) =>
-  `${name.padEnd(44)}${cells.map((cell) => cell.padStart(11)).join('')}`
+  `${name.padEnd(44)}${cells.map((cell) => cell.padStart(13)).join('')}`
 const costRow = (name: string, { own, libvirtd: daemon, qemu, memory, bytes }: Cost) =>
   row(name, [
     ...[own, daemon, qemu, own + daemon + qemu].map((ms) => ms.toFixed(0)),
