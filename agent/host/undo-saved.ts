@@ -231,7 +231,7 @@ async function networkIsUp(armed: Armed): Promise<boolean> {
 }
 
 /** Whether systemd has begun to stop everything. */
-async function isGoingDown(): Promise<boolean> {
+export async function isGoingDown(): Promise<boolean> {
   const argv = ['/usr/bin/systemctl', 'is-system-running'] as const
   const { stdout } = await execute(argv, { deadlineMs: 10_000, keep: 'tail' })
   return stdout.trim() === 'stopping'
@@ -246,12 +246,12 @@ export async function restore(folder: string, clock: () => number): Promise<Ende
   const armed = await readRestoring(folder)
   if (armed === null) return null
   const unrestored = await inRounds(armed.files, putBack)
-  const up = await networkIsUp(armed)
+  const goesDown = await isGoingDown()
+  const up = goesDown || (await networkIsUp(armed))
   // Also when a file is missing: what is back is better used than not.
   const unreloaded = up ? await inRounds(armed.reload, (one) => reloadOne(folder, one)) : []
   const { id, summary } = armed
-  const goesDown = await isGoingDown()
-  const by = armed.bootId !== (await bootId()) ? 'boot' : goesDown ? 'shutdown' : 'deadline'
+  const by = goesDown ? 'shutdown' : armed.bootId === (await bootId()) ? 'deadline' : 'boot'
   const problems = [...unrestored, ...unreloaded]
   if (unrestored.length > 0)
     throw new HostError('undo.incomplete', `not all is as it was: ${problems.join('; ')}`, {

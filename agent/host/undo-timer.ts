@@ -2,7 +2,7 @@
 
 import { HostError } from '../../provisioning/problem.ts'
 import { type Argv, execute, lastLines } from './exec.ts'
-import { leadMs } from './undo-saved.ts'
+import { isGoingDown, leadMs } from './undo-saved.ts'
 
 /** What ends a change that nobody confirms, whatever becomes of this process. */
 export interface UndoTimer {
@@ -13,7 +13,7 @@ export interface UndoTimer {
   start(deadlineMs: number): Promise<void>
   isRunning(): Promise<boolean>
   stop(): Promise<void>
-  /** Undoes now and returns when that has been done. Throws `undo.incomplete`. */
+  /** Undoes now and returns when that has been done, or the host goes down and does it. Throws `undo.incomplete`. */
   restoreNow(): Promise<void>
 }
 
@@ -62,6 +62,8 @@ export const systemdTimer: UndoTimer = {
   },
   async restoreNow() {
     const { exit, stderr } = await run(systemctl('start', `${unit}.service`), restoreMs)
-    if (exit !== 0) throw new HostError('undo.incomplete', `${unit}.service failed: ${lastLines(stderr, 1)}`)
+    // A host that goes down starts nothing more: what is started to be stopped then undoes it.
+    if (exit !== 0 && !(await isGoingDown()))
+      throw new HostError('undo.incomplete', `${unit}.service failed: ${lastLines(stderr, 1)}`)
   },
 }

@@ -202,12 +202,9 @@ export async function performUndo(
       return null
     case 'confirm':
       return `confirmed by ${await confirm(parts, action.witnesses, signal)}`
-    case 'restore': {
-      const pending = (await readArmed(parts.folder)) ?? (await readRestoring(parts.folder))
-      // A host that goes down has put it back already, starts nothing more, and looks at it again when it boots.
-      if (pending !== null && pending.id !== (await readEnded(parts.folder))?.id)
+    case 'restore':
+      if ((await readArmed(parts.folder)) ?? (await readRestoring(parts.folder)))
         await parts.timer.restoreNow()
       return null
-    }
   }
 }

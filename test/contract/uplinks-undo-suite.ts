@@ -134,10 +134,13 @@ export async function undoSuite(backend: Backend): Promise<void> {
 
   t.test('a host that goes down and hangs has the old configuration back before it is down', async (t) => {
     box.write('/etc/systemd/system/hangs.service', hanging)
-    await box.run(['/usr/bin/systemctl', 'start', 'hangs.service'])
+    // Asked of the root side, which the host stops as it goes down.
+    await box.run(['/usr/bin/systemd-sysusers'])
+    await box.run(['/usr/bin/systemctl', 'start', 'hangs.service', 'garrison-admin.socket'])
     const { ended } = await begin(cuts['another address of the ENI']?.document ?? {})
     await until('the host is cut off', () => read('armed') !== null && !reached.vpc(), 60_000)
     const { armedAtMs, deadlineMs } = read('armed')
+    await box.run(['/usr/bin/systemctl', 'is-active', 'garrison-operate.service'])
     const downMs = Date.now()
     await box.run(['/usr/bin/systemctl', 'poweroff', '--no-block'])
     await until('the host is reached', reached.vpc, armedAtMs + deadlineMs + 1000 - Date.now())
@@ -146,6 +149,8 @@ export async function undoSuite(backend: Backend): Promise<void> {
     t.equal(stdout, 'stopping\n', 'it hangs')
     await until('the record', () => read('last')?.by === 'shutdown')
     t.equal(await ended, 1, 'the apply tells that it failed')
+    const asked = ['/usr/bin/systemctl', 'show', '--value', '--property=Result', 'garrison-operate.service']
+    t.equal((await box.run(asked)).stdout, 'success\n', 'the root side has ended by itself')
     box.remove('/etc/systemd/system/hangs.service')
     await goDown('cut')
     await box.boot()
