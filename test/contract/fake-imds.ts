@@ -123,6 +123,20 @@ export async function startFakeImds(
   }
 }
 
+/** A program that serves the usual metadata; the maintenance that they tell is what a file says. */
+export const imdsProgram = (
+  noticePath: string,
+  at: { readonly host: string; readonly port: number },
+): string => `
+  import { existsSync, readFileSync } from 'node:fs'
+  import { startFakeImds, usualPaths } from ${JSON.stringify(import.meta.filename)}
+  const imds = await startFakeImds(usualPaths, ${JSON.stringify(at)})
+  const path = ${JSON.stringify(noticePath)}
+  setInterval(() => {
+    if (existsSync(path)) imds.paths.set('events/maintenance/scheduled', readFileSync(path, 'utf8'))
+  }, 20)
+  console.log('ready')`
+
 // As a program: node fake-imds.ts PATHS, at the address where EC2 has it.
 if (process.argv[1] === import.meta.filename) {
   await startFakeImds(JSON.parse(process.argv[2] ?? '{}'), { host: '169.254.169.254', port: 80 })

@@ -22,6 +22,7 @@ import type { ToldReport } from '../../agent/verbs/fleet-report.ts'
 import type { FleetStatus } from '../../agent/verbs/fleet-status.ts'
 import { ensureRequirements } from '../lab/requirements.ts'
 import { writeWorld } from './fake-host.ts'
+import { imdsProgram } from './fake-imds.ts'
 import { until } from './fleet-world.ts'
 import { cable, type Namespace, namespaces } from './namespaces.ts'
 
@@ -33,18 +34,8 @@ const main = join(import.meta.dirname, '../../agent/main.ts')
 const fakeOperate = join(import.meta.dirname, 'fake-operate.ts')
 const secretsSeen = new Set(['PRIVATE KEY'])
 
-const imdsEndpoint = 'http://127.0.0.1:8169'
-
-/** The metadata of an instance, in its namespace; its maintenance is what a file says. */
-const imdsProgram = (noticePath: string): string => `
-  import { existsSync, readFileSync } from 'node:fs'
-  import { startFakeImds, usualPaths } from ${JSON.stringify(join(import.meta.dirname, 'fake-imds.ts'))}
-  const imds = await startFakeImds(usualPaths, { host: '127.0.0.1', port: 8169 })
-  const path = ${JSON.stringify(noticePath)}
-  setInterval(() => {
-    if (existsSync(path)) imds.paths.set('events/maintenance/scheduled', readFileSync(path, 'utf8'))
-  }, 20)
-  console.log('ready')`
+const imdsAt = { host: '127.0.0.1', port: 8169 }
+const imdsEndpoint = `http://${imdsAt.host}:${imdsAt.port}`
 
 /** A host: its own namespace, its own root, its daemon, and doors of a fake root side. */
 class Host {
@@ -202,7 +193,7 @@ await t.test('enrol: begun on one, and the others let in by a token', async (t) 
     process.execPath,
     '--input-type=module',
     '-e',
-    imdsProgram(join(h06.root, 'notice')),
+    imdsProgram(join(h06.root, 'notice'), imdsAt),
   ])
   await Promise.all(hosts.map((host) => host.start()))
   t.match(

@@ -178,15 +178,16 @@ export class FleetWorld {
   }
 }
 
-/** Waits until something is so; says what was wanted when it is not in time. */
+/** Waits until something is so, looking every so often; says what was wanted when it is not in time. */
 export async function until(
   what: string,
   isSo: () => Promise<boolean> | boolean,
   deadlineMs = 10_000,
+  everyMs = 25,
 ): Promise<void> {
   const endMs = performance.now() + deadlineMs
   while (!(await isSo())) {
     if (performance.now() > endMs) throw new Error(`not in ${deadlineMs} ms: ${what}`)
-    await sleep(25)
+    await sleep(everyMs)
   }
 }

@@ -13,6 +13,8 @@ export const machineRequirements = [
 
 /** A machine that has started. Everything is run as root in it. */
 export interface Machine {
+  /** Of its systemd, as it is seen from outside. */
+  readonly pid: number
   run(argv: readonly string[], options?: ToolOptions): Promise<Outcome>
   /** Starts a program that is there to be watched or killed. */
   start(argv: readonly string[]): Tool
@@ -102,6 +104,9 @@ export async function startMachine(name: string, argv: readonly string[]): Promi
     await runTool(['/usr/bin/find', ...groups, '-depth', '-type', 'd', '-delete'])
   }
   const machine: Machine = {
+    get pid() {
+      return leader ?? Number.NaN
+    },
     run: (within, options = {}) => runTool(enter(within), options),
     start(within) {
       const tool = startTool(enter(within))

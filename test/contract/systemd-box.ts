@@ -10,8 +10,13 @@ import { machineRequirements, startMachine } from './nspawn.ts'
 
 /** A booted box. */
 export interface SystemdBox {
+  /** Of its systemd, as it is seen from outside: whose network namespace a link is taken to. */
+  readonly pid: number
   /** Runs a program in it, as root. */
-  run(argv: readonly string[], options?: { readonly allowFailure?: boolean }): Promise<Outcome>
+  run(
+    argv: readonly string[],
+    options?: { readonly allowFailure?: boolean; readonly stdin?: string },
+  ): Promise<Outcome>
   /** Properties of a unit, as systemctl show tells them. */
   show(unit: string, ...properties: readonly string[]): Promise<Readonly<Record<string, string>>>
   /** Asks until it is so. Throws when it is not within 40 s. */
@@ -48,6 +53,7 @@ export async function bootSystemdBox(deb: string, progress: (line: string) => vo
     ...['/usr/bin/unshare', ...spaces, '--', '/bin/sh', '-ec', script, 'box', folder, deb, name],
   ])
   return {
+    pid: machine.pid,
     run: (argv, options) => machine.run(argv, { deadlineMs: 120_000, ...options }),
     async show(unit, ...properties) {
       const { stdout } = await machine.run([
