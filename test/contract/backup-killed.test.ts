@@ -12,7 +12,8 @@ import type { BackupLine } from '../../agent/verbs/vm-backup.ts'
 import type { RestoreLine } from '../../agent/verbs/vm-restore.ts'
 import { chainOf, type Manifest, parseManifest } from '../../agent/vms/backup/manifest.ts'
 import { Qmp, type QmpObject } from '../lab/qmp.ts'
-import { backupWorld, type Counted } from './backup-world.ts'
+import { backupWorld } from './backup-world.ts'
+import type { Counted } from './counting-guest.ts'
 
 t.setTimeout(600_000)
 const world = await backupWorld()

@@ -1,11 +1,6 @@
-// Guests whose disks tell what they wrote and in which order: what the tests of backups stand on.
-//
-// The guest is one sector of machine code. It counts: number n is written into slot (n / 16) mod 128, each slot in a cluster of its
-// own, and then into sector 1. So a copy of its disk as it was at one moment holds, with L the largest number in it, in each slot the
-// largest number up to L that belongs there; anything else was never on the disk at once.
+// The host of the tests of backups: guests that count on their disks, and a folder for what is copied of them.
 
-import { execFileSync } from 'node:child_process'
-import { closeSync, mkdirSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { contextsOf, type StreamModule } from '../../agent/api/context.ts'
@@ -13,55 +8,10 @@ import type { VerbName } from '../../agent/api/verbs.ts'
 import { partsOf } from '../../agent/operate.ts'
 import { loadServed } from '../../agent/verbs/index.ts'
 import { problemOf } from '../../provisioning/problem.ts'
+import { counted, makeCountingDisk } from './counting-guest.ts'
 import { type Told, type VmsWorld, vmsWorld } from './vms-world.ts'
 
-// cli; segments and stack at 0; drive number kept; sector 1 read to 0x8000; then for ever: n + 1, its slot written, sector 1 written.
-const machineCode =
-  'fa31c08ed88ec08ed0bc007cfb8816f07f66c7066b7c01000000b442e8380066ff06008066a1008066a3fc8166c1e8046683e07f66c1e00766058000' +
-  '000066a36b7cb443e8100066c7066b7c01000000b443e80200ebc8b000be637c8a16f07fcd13c3100001000080'
-
-const slots = 128
-const slotBytes = 64 * 1024
-const diskMiB = 32
-
-/** What is in a disk of such a guest. `last` is the largest number; `isOneMoment`: it was on the disk like this at once. */
-export interface Counted {
-  readonly last: number
-  readonly isOneMoment: boolean
-}
-
-/** Reads what a raw copy of the disk holds. */
-function countedIn(path: string): Counted {
-  const file = openSync(path, 'r')
-  const at = (byte: number): number => {
-    const sector = Buffer.alloc(512)
-    readSync(file, sector, 0, 512, byte)
-    return sector.readUInt32LE(0)
-  }
-  try {
-    const found = Array.from({ length: slots }, (_, slot) => at(slotBytes * (slot + 1)))
-    const counter = at(512)
-    const last = Math.max(counter, ...found)
-    const rounds = (slot: number): number => {
-      // The largest n <= last with (n >> 4) mod 128 == slot, and 0 where there is none.
-      const turn = last >> 4
-      const behind = (((turn - slot) % slots) + slots) % slots
-      const block = turn - behind
-      if (block < 0) return 0
-      return behind === 0 ? last : block * 16 + 15
-    }
-    const isWhole = found.every((number, slot) => {
-      const wanted = rounds(slot)
-      // The slot is written before sector 1 is.
-      return number === wanted
-    })
-    return { last, isOneMoment: isWhole && (counter === last || counter === last - 1) }
-  } finally {
-    closeSync(file)
-  }
-}
-
-/** The host with such guests, and a folder for backups. */
+/** The host with guests that count, and a folder for backups. */
 export interface BackupWorld extends VmsWorld {
   /** The folder of a guest's disks. */
   folderOf(guest: string): string
@@ -76,8 +26,7 @@ export interface BackupWorld extends VmsWorld {
     guest: string,
     options?: { readonly format?: 'qcow2' | 'raw'; readonly more?: string; readonly os?: string },
   ): void
-  /** What an image of a guest's disk holds, with all that it stands on. */
-  counted(path: string, format?: 'qcow2' | 'raw'): Counted
+  readonly counted: typeof counted
   /** Waits until a guest that runs has counted further than that. */
   countsBeyond(guest: string, number: number): Promise<number>
   /** All lines of a verb that is a stream, and the last of them; in this process, until the signal aborts. `hear` gets each as it comes. */
@@ -87,9 +36,6 @@ export interface BackupWorld extends VmsWorld {
     how?: { readonly signal?: AbortSignal; readonly hear?: (line: Line) => void },
   ): Promise<{ readonly lines: readonly Told<Line>[]; readonly last: Told<Line> }>
 }
-
-const run = (program: string, ...args: readonly string[]): string =>
-  execFileSync(program, args, { encoding: 'utf8' })
 
 /** Makes such a host. */
 export async function backupWorld(): Promise<BackupWorld> {
@@ -101,21 +47,9 @@ export async function backupWorld(): Promise<BackupWorld> {
   const contexts = contextsOf(parts)
   const qmpOf = (guest: string) => join(libvirtd.folder, `${guest}.qmp`)
   const formats = new Map<string, 'qcow2' | 'raw'>()
-  let read = 0
 
   const folderOf = (guest: string) => join(libvirtd.folder, 'disks', guest)
   const diskOf = (guest: string, format = 'qcow2') => join(folderOf(guest), `root.${format}`)
-
-  const counted: BackupWorld['counted'] = (path, format = 'qcow2') => {
-    read += 1
-    const raw = join(libvirtd.folder, `read-${read}.raw`)
-    run('/usr/bin/qemu-img', 'convert', '-U', '-q', '-f', format, '-O', 'raw', '--', path, raw)
-    try {
-      return countedIn(raw)
-    } finally {
-      rmSync(raw)
-    }
-  }
 
   return {
     ...world,
@@ -127,17 +61,8 @@ export async function backupWorld(): Promise<BackupWorld> {
       const disk = diskOf(guest, format)
       formats.set(guest, format)
       mkdirSync(folderOf(guest), { recursive: true })
-      const sector = Buffer.alloc(512)
-      Buffer.from(machineCode, 'hex').copy(sector)
-      sector.writeUInt16LE(0xaa55, 510)
-      const image = Buffer.alloc(diskMiB * 2 ** 20)
-      sector.copy(image)
-      const raw = join(folderOf(guest), 'first.raw')
-      writeFileSync(raw, image)
       // With its clusters in place QEMU changes no table of its own, so that what is written can be read from outside at once.
-      const placed = format === 'qcow2' ? ['-o', 'preallocation=metadata'] : []
-      run('/usr/bin/qemu-img', 'convert', '-q', '-f', 'raw', '-O', format, ...placed, '--', raw, disk)
-      rmSync(raw)
+      makeCountingDisk(disk, { format, placed: format === 'qcow2' })
       const xml = `<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
         <name>${guest}</name><memory unit='MiB'>32</memory>
         <os><type arch='x86_64' machine='pc'>hvm</type>${os}</os><features><acpi/></features>
