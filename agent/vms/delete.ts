@@ -3,6 +3,8 @@
 import { at, type XmlElement } from '../../provisioning/libvirt/xml.ts'
 import type { Action } from '../../provisioning/resource.ts'
 import { readDefinition } from '../../provisioning/vms/definition.ts'
+import { seedDisk } from '../../provisioning/vms/names.ts'
+import { seedMark } from '../../provisioning/vms/seed.ts'
 import { VIR } from '../node-libvirt/index.ts'
 import { checkpointsOf } from './backup/checkpoints.ts'
 import type { KnownInHand } from './devices.ts'
@@ -70,9 +72,12 @@ export async function deleteVm(
   )
   const variables = unnamedVariables(root, site.kept, vm.name)
   const { go, kept } = disks ? filesToGo(vm, all, site.pools) : { go: [], kept: [] }
-  const removals: readonly Action[] = [...go, ...(disks && variables !== null ? [variables] : [])].map(
-    (path) => ({ kind: 'remove', path }),
-  )
+  const marks = go.filter((path) => path.endsWith(`/${seedDisk}.iso`)).map(seedMark)
+  const removals: readonly Action[] = [
+    ...marks,
+    ...go,
+    ...(disks && variables !== null ? [variables] : []),
+  ].map((path) => ({ kind: 'remove', path }))
   await changes.make(
     {
       word: 'delete',

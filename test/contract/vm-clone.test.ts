@@ -77,7 +77,10 @@ t.test('a clone of a VM that has a seed is told its own name and MAC', async (t)
   t.equal(odd.exit, 0, odd.text)
   t.match(odd.text, /it keeps the seed of third, which is not as Garrison makes them/)
   t.match(ask('dumpxml', 'fourth'), `<source file='${join(pool, 'third/seed.iso')}'`)
-  for (const name of ['second', 'third', 'fourth']) ask('undefine', name)
+  const deleting = { names: ['second'], tag: [], all: false, disks: true }
+  t.equal((await world.all<VmLine>('vm delete', deleting)).at(-1)?.exit, 0)
+  t.same(readdirSync(join(pool, 'second')), ['owner-0000000001.json'], 'only whose it was is kept')
+  for (const name of ['third', 'fourth']) ask('undefine', name)
 })
 
 t.test('a VM that is restored beside the old one is told its own name and MAC', async (t) => {
