@@ -3,7 +3,7 @@
 import { HostError } from '../problem.ts'
 import type { Action } from '../resource.ts'
 import type { OwnFile } from './observe.ts'
-import { rulePriority, type Wanted, writeLearned } from './want.ts'
+import { fromHere, rulePriority, type Wanted, writeLearned } from './want.ts'
 
 /** The unit of networkd. */
 export const networkdUnit = 'systemd-networkd.service'
@@ -101,6 +101,7 @@ function network(wanted: Wanted): OwnFile {
         `From=${from}`,
         `Table=${table}`,
         `Priority=${rulePriority}`,
+        `IncomingInterface=${fromHere}`,
       ]),
     ),
   }

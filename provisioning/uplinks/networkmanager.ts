@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { HostError } from '../problem.ts'
 import type { Action } from '../resource.ts'
 import type { OwnFile } from './observe.ts'
-import { rulePriority, type Wanted, writeLearned } from './want.ts'
+import { fromHere, rulePriority, type Wanted, writeLearned } from './want.ts'
 
 /** The unit of NetworkManager. */
 export const networkManagerUnit = 'NetworkManager.service'
@@ -53,7 +53,8 @@ function section(wanted: Wanted, family: 'ipv4' | 'ipv6', method: string): reado
       ...(table === null ? [] : [`route${at + 1}_options=table=${table}`]),
     ]),
     ...rules.map(
-      ({ from, table }, at) => `routing-rule${at + 1}=priority ${rulePriority} from ${from} table ${table}`,
+      ({ from, table }, at) =>
+        `routing-rule${at + 1}=priority ${rulePriority} from ${from} iif ${fromHere} table ${table}`,
     ),
   ]
 }

@@ -33,7 +33,7 @@ import {
   unmanagedFile,
 } from './networkmanager.ts'
 import { keepsAddress, type WrittenUplink } from './schema.ts'
-import { keyOfFile, rulePriority, vlanKey } from './want.ts'
+import { fromHere, keyOfFile, rulePriority, vlanKey } from './want.ts'
 
 /** The programs that configure interfaces, one of which Garrison writes files for. */
 export type Backend = 'networkd' | 'networkmanager'
@@ -162,8 +162,10 @@ const rulesOf = async (reader: HostReader): Promise<readonly string[]> =>
     )
   )
     .flat()
-    .flatMap(({ priority, from, table }) =>
-      priority === rulePriority && from !== null && table !== null ? [`${from} ${table}`] : [],
+    .flatMap(({ priority, from, table, incoming }) =>
+      priority === rulePriority && from !== null && table !== null && incoming === fromHere
+        ? [`${from} ${table}`]
+        : [],
     )
 
 const kernelProtocol = 2

@@ -52,6 +52,12 @@ export const vlanKey = (uplink: string, id: number): string => `${uplink}.${id}`
 /** The priority of our rules: after those of amazon-ec2-net-utils and libvirt, before the main table. */
 export const rulePriority = 20_000
 
+/**
+ * The incoming interface of what this host itself sends, for which alone the rules are: what the network sends to VMs has the same
+ * source and would be led back to it.
+ */
+export const fromHere = 'lo'
+
 // Cloud images give 100 and more, ifupdown 0, networkd 1024.
 const carrierMetric = 50
 const managementMetric = 1000
