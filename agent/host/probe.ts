@@ -20,7 +20,12 @@ export interface ProbeTask extends Pick<ProbeRecord, 'device' | 'mac' | 'mtu' | 
   readonly address: string | null
   /** Nothing is sent with another MAC. */
   readonly ownMac: boolean
-  readonly vlans: readonly { readonly id: number; readonly gateway: string | null }[]
+  /** `used` is the interface that the host has for a VLAN already: the kernel makes no second one, in no namespace. */
+  readonly vlans: readonly {
+    readonly id: number
+    readonly gateway: string | null
+    readonly used: { readonly device: string; readonly leased: boolean } | null
+  }[]
 }
 
 type Answers = ProbeRecord['arp']
@@ -84,15 +89,23 @@ export async function measure(task: ProbeTask, atMs: number): Promise<ProbeRecor
     return false
   }
 
+  /** Asks from the host's own interface. What is known of an address afterwards was said afterwards. */
+  async function asksOnHost(
+    from: string,
+    to: string,
+  ): Promise<{ readonly arp: boolean; readonly ping: boolean }> {
+    await onHost(ip('neighbour', 'flush', 'to', to, 'dev', from))
+    const { exit } = await onHost(echo(from, to))
+    return { arp: knows((await onHost(ipNeighbours())).stdout, from, to), ping: exit === 0 }
+  }
+
   async function control(): Promise<{ readonly arp: Answers; readonly ping: Answers }> {
     if (gateway === null) return { arp: 'unknown', ping: 'unknown' }
     let arp: Answers = 'silent'
     const ping = await anyOf(async () => {
-      // What is known of it afterwards was said afterwards.
-      await onHost(ip('neighbour', 'flush', 'to', gateway, 'dev', device))
-      const { exit } = await onHost(echo(device, gateway))
-      if (knows((await onHost(ipNeighbours())).stdout, device, gateway)) arp = 'answers'
-      return exit === 0
+      const said = await asksOnHost(device, gateway)
+      if (said.arp) arp = 'answers'
+      return said.ping
     })
     return { arp: ping ? 'answers' : arp, ping: ping ? 'answers' : 'silent' }
   }
@@ -194,12 +207,18 @@ export async function measure(task: ProbeTask, atMs: number): Promise<ProbeRecor
   if (gateway === null) notes.push('no gateway of this interface is known, and by one most is measured')
   const macs = await second(arp)
   const vlans: ProbeRecord['vlans'] = []
-  for (const { id, gateway: router } of task.vlans) {
-    const heard = await over(
-      `vlan${id}`,
-      ['type', 'vlan', 'id', `${id}`],
-      async () => (router !== null && (await asks(`vlan${id}`, router))) || (await offered(mac)),
-    )
+  for (const { id, gateway: router, used } of task.vlans) {
+    const heard =
+      used === null
+        ? await over(
+            `vlan${id}`,
+            ['type', 'vlan', 'id', `${id}`],
+            async () => (router !== null && (await asks(`vlan${id}`, router))) || (await offered(mac)),
+          )
+        : used.leased ||
+          (router === null ? null : await anyOf(async () => (await asksOnHost(used.device, router)).arp))
+    if (used !== null && heard === null)
+      notes.push(`VLAN ${id}: ${used.device} of this host is in it, and no router is known to be asked there`)
     vlans.push({ id, answers: heard === null ? 'unknown' : heard ? 'answers' : 'silent' })
   }
   return {

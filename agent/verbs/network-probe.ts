@@ -106,7 +106,8 @@ async function taskOf(
   { interface: name, address, vlan, 'own-mac': ownMac }: Args<'network probe'>,
 ): Promise<ProbeTask> {
   const { device, uplink } = await targetOf(context, name)
-  const link = parseLinks(await answered(context, ipAddresses())).find((one) => one.name === device)
+  const links = parseLinks(await answered(context, ipAddresses()))
+  const link = links.find((one) => one.name === device)
   if (link === undefined) throw new HostError('probe.no-link', `there is no interface ${device}`)
   if (!link.up || !link.carrier || link.mac === null)
     throw new HostError('probe.no-link', `${device} is down, has no carrier, or is no Ethernet`)
@@ -120,9 +121,10 @@ async function taskOf(
   }
   const routes = parseRoutes('inet', await answered(context, ipRoutes('inet')))
   const known = staticOf(uplink?.address)?.gateway
-  const told = routes.find(
-    ({ to, hops, via }) => to.endsWith('/0') && via !== null && hops.some((hop) => hop.device === device),
-  )
+  const toldOn = (name: string) =>
+    routes.find(
+      ({ to, hops, via }) => to.endsWith('/0') && via !== null && hops.some((hop) => hop.device === name),
+    )?.via ?? null
   const extra = (vlan ?? []).map((text) => {
     const id = Number(text)
     if (!Number.isInteger(id) || id < 1 || id > 4094) throw invalid(`${text} is no VLAN id`)
@@ -132,18 +134,26 @@ async function taskOf(
     id: one.id,
     gateway: staticOf(one.address)?.gateway ?? null,
   }))
+  const tagged = [...new Map([...extra, ...declared].map((one) => [one.id, one])).values()].map(
+    ({ id, gateway }) => {
+      const one = links.find(({ parent, vlan }) => parent === device && vlan?.id === id)
+      if (one === undefined) return { id, gateway, used: null }
+      const leased = one.addresses.some(({ family, dynamic }) => family === 'inet' && dynamic)
+      return { id, gateway: gateway ?? toldOn(one.name), used: { device: one.name, leased } }
+    },
+  )
   const servers = await nameServers(context, link, uplink)
   return {
     device,
     mac: link.mac,
     mtu: link.mtu,
-    gateway: known ?? told?.via ?? null,
+    gateway: known ?? toldOn(device),
     dns: await Promise.all(servers.slice(0, 8).map((server) => asked(server, own?.address ?? null))),
     host: '/proc/1/ns/net',
     leased: own?.dynamic ?? false,
     address: address ?? null,
     ownMac,
-    vlans: [...new Map([...extra, ...declared].map((one) => [one.id, one])).values()],
+    vlans: tagged,
   }
 }
 

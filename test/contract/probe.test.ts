@@ -147,6 +147,18 @@ t.test('killed at any moment it leaves nothing, but for an address that goes by 
 })
 
 t.test('a VLAN that the kernel cannot make is not known, and says why', async (t) => {
-  const [vlan] = probe({ vlans: [{ id: 20, gateway: null }], ownMac: true }).vlans
+  const [vlan] = probe({ vlans: [{ id: 20, gateway: null, used: null }], ownMac: true }).vlans
   t.match(vlan, { id: 20, answers: /^(unknown|silent)$/ })
+})
+
+t.test('a VLAN that the host is in is asked for over its interface there', async (t) => {
+  // Stands for the interface of a VLAN, which is asked over like any other.
+  const used = { device: 'lni', leased: false }
+  const asked = ['192.0.2.1', '192.0.2.77', null].map((gateway, at) => ({ id: 20 + at, gateway, used }))
+  const { vlans, notes } = probe({ vlans: asked, ownMac: true })
+  t.match(
+    vlans.map(({ answers }) => answers),
+    ['answers', 'silent', 'unknown'],
+  )
+  t.match(notes.join(), /VLAN 22: lni of this host is in it/)
 })
