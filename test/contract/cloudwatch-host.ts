@@ -5,6 +5,7 @@
 import { existsSync, writeSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Fleet, type FleetDesired } from '../../agent/peers/fleet.ts'
+import { hostClock } from '../../agent/report/clock.ts'
 import { openMetrics } from '../../agent/report/metrics-door.ts'
 import { namesOf, summaryOf } from '../../agent/verbs/fleet-words.ts'
 import type { MetricName } from '../../provisioning/metrics.ts'
@@ -39,7 +40,7 @@ const { cloudwatch, spool } = await openTelling({
   clock: {
     epochMs: nowMs,
     steadyMs: upMs,
-    sleep: (ms, signal) => delay(ms / speed, undefined, { signal }),
+    sleep: (ms, signal) => hostClock.sleep(ms / speed, signal),
   },
   peers: {
     offering: () =>
