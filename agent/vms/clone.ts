@@ -5,11 +5,11 @@ import { at, elementsOf, printXml, remove, type XmlElement } from '../../provisi
 import { HostError } from '../../provisioning/problem.ts'
 import type { Action } from '../../provisioning/resource.ts'
 import { diskElements, diskWriters, readDisks } from '../../provisioning/vms/disks.ts'
-import { seedDisk } from '../../provisioning/vms/names.ts'
+import { isSeed } from '../../provisioning/vms/names.ts'
 import { type NicModel, nicElements, nicWriters, readNics } from '../../provisioning/vms/nics.ts'
 import { recordActions } from '../../provisioning/vms/ownership.ts'
 import { convertDisk } from '../../provisioning/vms/qemu-img.ts'
-import { type AnotherSeed, seedActions, seedMark } from '../../provisioning/vms/seed.ts'
+import { type AnotherSeed, seedMark } from '../../provisioning/vms/seed.ts'
 import { VIR } from '../node-libvirt/index.ts'
 import { afterFailure } from './backup/tools.ts'
 import type { KnownInHand } from './devices.ts'
@@ -17,7 +17,7 @@ import type { DefinedVm } from './facts.ts'
 import { anyMac } from './mac.ts'
 import { reach } from './reach.ts'
 import { secretDefinition } from './rewrite.ts'
-import { anotherSeed, macsOf, seedText } from './seed.ts'
+import { leftBesideSeed, macsOf, makeAnotherSeed, seedText } from './seed.ts'
 import {
   fileOf,
   folderOf,
@@ -76,7 +76,7 @@ const copyDeadlineMs = 6 * 3_600_000
 const syncDeadlineMs = 30 * 60_000
 
 /** What a disk of a clone is called until libvirt knows the clone: then it gets its name, and is there at all. */
-const unfinished = (path: string): string => `${path}.cloning`
+export const unfinished = (path: string): string => `${path}.cloning`
 
 /** One disk that is copied, and where to. */
 interface Copy {
@@ -104,7 +104,7 @@ function copiesOf(vm: DefinedVm, newName: string, pools: readonly string[]): rea
 
 /** The seed of a VM that is a file in a pool, and where that of its clone would be; null when there is none. */
 function seedOfClone(vm: DefinedVm, newName: string, pools: readonly string[]) {
-  const disk = vm.model?.disks.find(({ name, readOnly }) => name === seedDisk && readOnly)
+  const disk = vm.model?.disks.find(isSeed)
   if (disk?.source?.kind !== 'file' || !pools.some((pool) => isBelow(disk.source?.at ?? '', pool)))
     return null
   const { target, source } = disk
@@ -196,15 +196,9 @@ export async function clone(
         const nics = withOwnMacs(old)
         if (seed !== null) {
           const macs = macsOf(old, nics)
-          another = await anotherSeed(site, {
-            image: seed.path,
-            stage: `${seed.copy}.old`,
-            name: newName,
-            macs,
-          })
-          if (another !== null)
-            for (const action of seedActions(another.seed, unfinished(seed.copy), `${seed.copy}.stage`))
-              await performer.perform(action)
+          const path = unfinished(seed.copy)
+          await performer.perform({ kind: 'remove', path })
+          another = await makeAnotherSeed(site, { image: seed.path, path, name: newName, macs })
         }
         const paths = [...copies, ...(seed !== null && another !== null ? [seed] : [])]
         asClone(domain, newName, uuid, nics, new Map(paths.map(({ target, copy }) => [target, copy])))
@@ -216,7 +210,9 @@ export async function clone(
         })
       } catch (error) {
         await afterFailure(error, async () => {
-          for (const { from } of places) await performer.perform({ kind: 'remove', path: from })
+          const beside = seed === null ? [] : await leftBesideSeed(reader, unfinished(seed.copy))
+          for (const path of [...places.map(({ from }) => from), ...beside])
+            await performer.perform({ kind: 'remove', path })
         })
         throw error
       }

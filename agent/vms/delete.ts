@@ -3,15 +3,24 @@
 import { at, type XmlElement } from '../../provisioning/libvirt/xml.ts'
 import type { Action } from '../../provisioning/resource.ts'
 import { readDefinition } from '../../provisioning/vms/definition.ts'
-import { seedDisk } from '../../provisioning/vms/names.ts'
-import { seedMark } from '../../provisioning/vms/seed.ts'
+import { isSeed } from '../../provisioning/vms/names.ts'
 import { VIR } from '../node-libvirt/index.ts'
 import { checkpointsOf } from './backup/checkpoints.ts'
+import { unfinished } from './clone.ts'
 import type { KnownInHand } from './devices.ts'
 import type { DefinedVm } from './facts.ts'
 import { unnamedVariables } from './firmware.ts'
+import { leftBesideSeed } from './seed.ts'
 import { folderOf, isBelow, ownFolders, type Site, wantOff, wantUndeclared } from './site.ts'
 import type { Became } from './transitions.ts'
+
+/** The disks of the other VMs. */
+const disksOfOthers = (vm: DefinedVm, all: readonly DefinedVm[]): ReadonlySet<string> =>
+  new Set(
+    all
+      .filter(({ uuid }) => uuid !== vm.uuid)
+      .flatMap(({ model }) => model?.disks.flatMap(({ source }) => source?.at ?? []) ?? []),
+  )
 
 /** Which files go with a VM that is deleted with its disks, and which stay: what others have, what is in no pool, devices. */
 export function filesToGo(
@@ -19,11 +28,7 @@ export function filesToGo(
   all: readonly DefinedVm[],
   pools: readonly string[],
 ): { readonly go: readonly string[]; readonly kept: readonly string[] } {
-  const others = new Set(
-    all
-      .filter(({ uuid }) => uuid !== vm.uuid)
-      .flatMap(({ model }) => model?.disks.flatMap(({ source }) => source?.at ?? []) ?? []),
-  )
+  const others = disksOfOthers(vm, all)
   const disks = (vm.model?.disks ?? []).flatMap(({ source, readOnly }) =>
     source === null ? [] : [{ ...source, readOnly }],
   )
@@ -37,6 +42,25 @@ export function filesToGo(
     go: disks.filter(isGoing).map(({ at }) => at),
     kept: disks.filter((disk) => !isGoing(disk)).map(({ at }) => at),
   }
+}
+
+/** What is left beside files that go, where the VM was made as a clone, or its seed was made, and that was cut short. */
+async function leftBeside(
+  vm: DefinedVm,
+  files: readonly string[],
+  all: readonly DefinedVm[],
+  { reader }: Site,
+): Promise<readonly string[]> {
+  const others = disksOfOthers(vm, all)
+  const seed = vm.model?.disks.find(isSeed)?.source?.at
+  const left: string[] = []
+  for (const file of files) {
+    const seeds = file === seed ? [file, unfinished(file)] : []
+    const beside = (await Promise.all(seeds.map((path) => leftBesideSeed(reader, path)))).flat()
+    for (const path of [unfinished(file), ...beside])
+      if (!others.has(path) && (await reader.facts(path)) !== null) left.push(path)
+  }
+  return left
 }
 
 /** What of the firmware's variables and the TPM there is, as flags of an undefine that keeps or takes it: older drivers know none. */
@@ -72,9 +96,9 @@ export async function deleteVm(
   )
   const variables = unnamedVariables(root, site.kept, vm.name)
   const { go, kept } = disks ? filesToGo(vm, all, site.pools) : { go: [], kept: [] }
-  const marks = go.filter((path) => path.endsWith(`/${seedDisk}.iso`)).map(seedMark)
+  const left = await leftBeside(vm, go, all, site)
   const removals: readonly Action[] = [
-    ...marks,
+    ...left,
     ...go,
     ...(disks && variables !== null ? [variables] : []),
   ].map((path) => ({ kind: 'remove', path }))
@@ -101,9 +125,9 @@ export async function deleteVm(
       await libvirt.domainUndefineFlags({ dom, flags })
     },
   )
-  const left = kept.length === 0 ? '' : `; kept: ${kept.join(', ')}`
+  const stays = kept.length === 0 ? '' : `; kept: ${kept.join(', ')}`
   return {
     changed: true,
-    text: disks ? `deleted with ${go.length} of its files${left}` : 'deleted; its disks are kept',
+    text: disks ? `deleted with ${go.length} of its files${stays}` : 'deleted; its disks are kept',
   }
 }

@@ -1,11 +1,13 @@
 // The cloud-init seed of a VM that is a copy of another: read out of the old one (xorriso), and made anew for its name and MACs.
 
 import type { HostReader, Performer } from '../../provisioning/host.ts'
-import type { Action } from '../../provisioning/resource.ts'
 import type { NicModel } from '../../provisioning/vms/nics.ts'
 import {
   type AnotherSeed,
+  besideSeed,
+  oldSeedFolder,
   type SeedTexts,
+  seedActions,
   seedFiles,
   seedOfAnother,
   unpackActions,
@@ -20,35 +22,57 @@ export const macsOf = (old: readonly NicModel[], made: readonly NicModel[]): Rea
     }),
   )
 
+/** What is beside the seed at a path, in the order in which it can be removed. The files need not be there. */
+export async function leftBesideSeed(
+  reader: Pick<HostReader, 'list'>,
+  path: string,
+): Promise<readonly string[]> {
+  const { files, folders } = besideSeed(path)
+  const within = folders.map(async (folder) => {
+    const names = await reader.list(folder)
+    return names === null ? [] : [...names.map((name) => `${folder}/${name}`), folder]
+  })
+  return [...files, ...(await Promise.all(within)).flat()]
+}
+
 /**
- * The seed for a VM of that name, from the one in an image; null when that is none that Garrison has made. `stage` is a folder that is
- * made for the while, and in which nothing else is made: what is left of it when this is cut short goes with the next.
+ * Makes the seed of a VM of that name at a path, from the one in an image, which may be at that path itself; null, and nothing made, when
+ * that is none that Garrison has made. What an earlier run has left beside the path goes first.
  */
-export async function anotherSeed(
+export async function makeAnotherSeed(
   {
     reader,
     performer,
-  }: { readonly reader: Pick<HostReader, 'readText'>; readonly performer: Pick<Performer, 'perform'> },
+  }: {
+    readonly reader: Pick<HostReader, 'readText' | 'list'>
+    readonly performer: Pick<Performer, 'perform'>
+  },
   {
     image,
-    stage,
+    path,
     name,
     macs,
   }: {
     readonly image: string
-    readonly stage: string
+    readonly path: string
     readonly name: string
     readonly macs: ReadonlyMap<string, string>
   },
 ): Promise<AnotherSeed | null> {
-  for (const action of unpackActions(image, stage)) await performer.perform(action)
+  const removed = async (paths: readonly string[]): Promise<void> => {
+    for (const one of paths) await performer.perform({ kind: 'remove', path: one })
+  }
+  const old = oldSeedFolder(path)
+  await removed(await leftBesideSeed(reader, path))
+  for (const action of unpackActions(image, old)) await performer.perform(action)
   const texts = await Promise.all(
-    seedFiles.map(async (file) => [file, await reader.readText(`${stage}/${file}`)] as const),
+    seedFiles.map(async (file) => [file, await reader.readText(`${old}/${file}`)] as const),
   )
-  const removals = [...seedFiles.map((file) => `${stage}/${file}`), stage]
-  for (const path of removals) await performer.perform({ kind: 'remove', path } satisfies Action)
+  await removed([...seedFiles.map((file) => `${old}/${file}`), old])
   if (texts.some(([, text]) => text === null)) return null
-  return seedOfAnother(name, Object.fromEntries(texts) as SeedTexts, macs)
+  const another = seedOfAnother(name, Object.fromEntries(texts) as SeedTexts, macs)
+  if (another !== null) for (const action of seedActions(another.seed, path)) await performer.perform(action)
+  return another
 }
 
 /** What became of the seed of a copy, in words; `of` is the VM that it was copied from. */

@@ -6,7 +6,7 @@ import { toldSource } from '../told-source.ts'
 import { exactSize } from './differences.ts'
 import { type Image, imageFileName } from './image.ts'
 import { originPath } from './images.ts'
-import { diskPath, homePool, machineFolder, seedPath } from './names.ts'
+import { diskPath, homePool, seedPath } from './names.ts'
 import type { ObservedVms } from './observe.ts'
 import { nextEpoch, recordActions } from './ownership.ts'
 import { convertDisk, createClone, createDisk, foreignFile, resizeDisk } from './qemu-img.ts'
@@ -271,13 +271,11 @@ export function seedSteps(
   const path = seedPath(vms, name, machine)
   const difference = vm.differences.find((one) => one.path === 'cloudInit')
   if (seed === null || path === null || difference === undefined) return []
-  const home = vms.pools[homePool(vms, machine) ?? '']
-  const stage = `${machineFolder(home?.path ?? '', name)}/seed.stage`
   return [
     step('seed', name, {
       summary: seen.seed === null ? path : `${path}: cloud-init runs anew at its next start`,
       because: changesOf(desired, vm, [difference]),
-      actions: seedActions(seed, path, stage),
+      actions: seedActions(seed, path),
       ...after(own),
     }),
   ]

@@ -1,10 +1,15 @@
 // Names that follow from what is declared: the files of a VM, its UUID and the MACs of its NICs.
 
 import { createHash } from 'node:crypto'
+import type { DiskModel } from './disks.ts'
 import type { DesiredVms, Machine } from './schema.ts'
 
 /** The disk of a VM that is its NoCloud seed; no declared disk has this name beside cloudInit. */
 export const seedDisk = 'seed'
+
+/** Whether a disk of a definition is its NoCloud seed. A disk that is declared may have the same name; its guest writes to it. */
+export const isSeed = ({ name, readOnly }: Pick<DiskModel, 'name' | 'readOnly'>): boolean =>
+  name === seedDisk && readOnly
 
 /** The folder that holds everything of a VM in a pool. */
 export const machineFolder = (poolPath: string, name: string): string => `${poolPath}/${name}`

@@ -260,6 +260,23 @@ export const xorriso = (folder: string, image: string): [string, ...string[]] =>
 
 const minuteMs = 60_000
 
+const madeOf = (path: string): string => `${path}.new`
+const stageOf = (path: string): string => `${path}.stage`
+
+/** The folder that the files of an old seed are laid out in while the one at a path is made from it. */
+export const oldSeedFolder = (path: string): string => `${path}.old`
+
+/**
+ * All that may be beside the seed at a path: which one it is, and what is left where its making was cut short. Its folders are made for the
+ * while, and nothing else is made in them.
+ */
+export const besideSeed = (
+  path: string,
+): { readonly files: readonly string[]; readonly folders: readonly string[] } => ({
+  files: [seedMark(path), madeOf(path)],
+  folders: [stageOf(path), oldSeedFolder(path)],
+})
+
 /** Takes the files out of a seed (xorriso) into the folder `stage`; exits with 32 or 5 when it is none. */
 export const unpackActions = (image: string, stage: string): readonly Action[] => [
   { kind: 'folder', path: stage, mode: 0o700 },
@@ -277,11 +294,11 @@ export const unpackActions = (image: string, stage: string): readonly Action[] =
 ]
 
 /**
- * What makes the seed at `path` and takes away the one before it: its files are laid out in the folder `stage`, which is made and
+ * What makes the seed at `path` and takes away the one before it: its files are laid out in a folder beside it, which is made and
  * removed again. Whenever it is cut short it can be done again; `seedMark` is only there when the seed is whole.
  */
-export function seedActions({ files, instanceId }: Seed, path: string, stage: string): readonly Action[] {
-  const made = `${path}.new`
+export function seedActions({ files, instanceId }: Seed, path: string): readonly Action[] {
+  const [made, stage] = [madeOf(path), stageOf(path)]
   return [
     { kind: 'remove', path: seedMark(path) },
     { kind: 'folder', path: stage, mode: 0o700 },

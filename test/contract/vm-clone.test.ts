@@ -1,7 +1,17 @@
 // VMs cloned and restored beside themselves, over a real libvirtd: a seed of their own, and a clone that is cut short goes on.
 
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, watch, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  watch,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
@@ -38,6 +48,9 @@ function seedOf(vm: string) {
     network: parse(textOf('network-config')),
   }
 }
+/** The files of a VM with a seed. */
+const whole = ['owner-0000000001.json', 'root.qcow2', 'seed.iso', 'seed.iso.instance-id']
+
 const macOf = (vm: string) => /<mac address='([^']*)'/.exec(ask('dumpxml', vm))?.[1]
 
 t.test('a clone of a VM that has a seed is told its own name and MAC', async (t) => {
@@ -62,9 +75,7 @@ t.test('a clone of a VM that has a seed is told its own name and MAC', async (t)
     back: { dhcp4: true },
   })
   t.notMatch(JSON.stringify(seed.network), /192\.0\.2\.7/)
-  t.same(readdirSync(join(pool, 'second')).sort(), [
-    ...['owner-0000000001.json', 'root.qcow2', 'seed.iso', 'seed.iso.instance-id'],
-  ])
+  t.same(readdirSync(join(pool, 'second')).sort(), whole)
   t.equal(readFileSync(join(pool, 'second/seed.iso.instance-id'), 'utf8').trim(), seed.meta['instance-id'])
 
   const again = await clone('second', 'third')
@@ -98,6 +109,44 @@ t.test('a VM that is restored beside the old one is told its own name and MAC', 
   ask('undefine', 'beside')
 })
 
+t.test('killed while the seed of a clone is made, nothing of that is left', async (t) => {
+  const name = 'halved'
+  const folder = join(pool, name)
+  const within = () => readdirSync(folder).sort()
+  for (const made of ['old', 'stage']) {
+    let kill = () => {}
+    const watcher = watch(pool, { recursive: true }, (_, path) => {
+      if (path?.endsWith(`.${made}/user-data`)) kill()
+    })
+    await world.begin('vm clone', { vm: 'blank', name }, (_, agent) => {
+      kill = () => agent.kill('SIGKILL')
+    })
+    watcher.close()
+    t.match(within().join(), `seed.iso.cloning.${made}`)
+    writeFileSync(join(folder, 'seed.iso.cloning'), 'of a run before that')
+    const half = join(folder, `seed.iso.cloning.${made}`, '.user-data.0123456789ab.new')
+    writeFileSync(half, 'of a write that was cut short')
+  }
+  const ended = await clone('blank', name)
+  t.equal(ended.exit, 0, ended.text)
+  t.same(within(), whole)
+
+  // As it is when the kill comes after libvirt knows the clone, and the run before had been killed in the seed.
+  for (const file of whole.slice(1)) {
+    const cut = file.replace('seed.iso', 'seed.iso.cloning').replace('root.qcow2', 'root.qcow2.cloning')
+    renameSync(join(folder, file), join(folder, cut))
+  }
+  for (const left of ['seed.iso.cloning.old', 'seed.iso.cloning.stage', 'seed.iso.stage']) {
+    mkdirSync(join(folder, left))
+    for (const half of ['user-data', '.meta-data.0123456789ab.new'])
+      writeFileSync(join(folder, left, half), 'half of it')
+  }
+  for (const left of ['seed.iso.new', 'mine']) writeFileSync(join(folder, left), 'half of it')
+  const deleting = { names: [name], tag: [], all: false, disks: true }
+  t.equal((await world.all('vm delete', deleting)).at(-1)?.exit, 0)
+  t.same(within(), ['mine', 'owner-0000000001.json'])
+})
+
 t.test('killed anywhere, the same clone goes on; what is not its own is left', async (t) => {
   const stride = process.env.GARRISON_LAB_FULL === '1' ? 1 : 7
   let kills = 0
@@ -115,7 +164,6 @@ t.test('killed anywhere, the same clone goes on; what is not its own is left', a
     })
     watcher.close()
     const files = () => readdirSync(join(pool, name)).sort()
-    const whole = ['owner-0000000001.json', 'root.qcow2', 'seed.iso', 'seed.iso.instance-id']
     const isWhole = existsSync(join(pool, name)) && files().join() === whole.join()
     if (!isWhole) {
       const ended = await clone('blank', name)

@@ -293,7 +293,7 @@ t.test('the image holds the very bytes, and is the same whenever it is made', as
   const folder = t.testdir()
   const seed = seedOf('web', cloudInit({ userData: { list: hostile } }), { lan })
   const make = async (path: string, one = seed) => {
-    for (const action of seedActions(one, path, `${path}.d`)) await performer().perform(action)
+    for (const action of seedActions(one, path)) await performer().perform(action)
     return readFileSync(path)
   }
   const first = await make(join(folder, 'first.iso'))
@@ -329,10 +329,10 @@ t.test(
       seedOf('web', cloudInit({}), { lan }),
       seedOf('web', cloudInit({ userData: { a: 1 } }), { lan }),
     ] as const
-    const { length } = seedActions(seeds[0], '/x', '/y')
+    const { length } = seedActions(seeds[0], '/x')
     const folder = t.testdir({})
     const perform = async (seed: Seed, within: string, most = length) => {
-      for (const action of seedActions(seed, join(within, 'seed.iso'), join(within, 'stage')).slice(0, most))
+      for (const action of seedActions(seed, join(within, 'seed.iso')).slice(0, most))
         await performer().perform(action)
     }
     const before = join(folder, 'before')
@@ -349,7 +349,7 @@ t.test(
         t.match(held, marked, `after ${cut} actions`)
       }
       // What is in the way may be half of it.
-      if (existsSync(join(within, 'stage'))) writeFileSync(join(within, 'stage', 'user-data'), '#clo')
+      if (existsSync(`${path}.stage`)) writeFileSync(join(`${path}.stage`, 'user-data'), '#clo')
       await perform(seeds[1], within)
       const content = contentOf(path, join(folder, `out-${cut}`))
       t.match(content['meta-data']?.toString(), seeds[1].instanceId, `after ${cut} actions`)

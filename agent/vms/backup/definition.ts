@@ -10,6 +10,8 @@ import {
   XmlError,
 } from '../../../provisioning/libvirt/xml.ts'
 import { HostError } from '../../../provisioning/problem.ts'
+import { readDisks } from '../../../provisioning/vms/disks.ts'
+import { isSeed } from '../../../provisioning/vms/names.ts'
 import { type NicModel, nicElements, nicWriters, readNics } from '../../../provisioning/vms/nics.ts'
 import { anyMac } from '../mac.ts'
 
@@ -79,6 +81,10 @@ export function renewed(xml: string, { name, uuid, sources, firmware, isAnother 
 
 /** The NICs of a definition, in their order. */
 export const nicsIn = (xml: string): readonly NicModel[] => readNics(parseXml(xml).root)
+
+/** libvirt's name of the disk of a definition that is its seed, or null. */
+export const seedIn = (xml: string): string | null =>
+  readDisks(parseXml(xml).root).find(isSeed)?.target ?? null
 
 /** What a definition says of its disks: the file or device of each by libvirt's name of it, and in what format. */
 export function sourcesIn(

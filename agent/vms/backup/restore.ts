@@ -11,16 +11,15 @@ import { randomUUID } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { HostError } from '../../../provisioning/problem.ts'
-import { seedDisk } from '../../../provisioning/vms/names.ts'
 import { powerOf } from '../../../provisioning/vms/power.ts'
 import { convertDisk } from '../../../provisioning/vms/qemu-img.ts'
-import { seedActions, seedMark } from '../../../provisioning/vms/seed.ts'
+import { seedMark } from '../../../provisioning/vms/seed.ts'
 import { errnoOf, makeFolder, moveFile, removeFile, replaceFile } from '../../host/files.ts'
 import { type Domain, type DomainRef, VIR } from '../../node-libvirt/index.ts'
 import { asked, isRefusal, reach } from '../reach.ts'
-import { anotherSeed, macsOf, seedText } from '../seed.ts'
+import { leftBesideSeed, macsOf, makeAnotherSeed, seedText } from '../seed.ts'
 import { checkpointsOf, forgetCheckpoint } from './checkpoints.ts'
-import { nicsIn, renewed, sourcesIn } from './definition.ts'
+import { nicsIn, renewed, seedIn, sourcesIn } from './definition.ts'
 import { isAsMade } from './inventory.ts'
 import { type BackedDisk, type Backup, chainOf, type Manifest } from './manifest.ts'
 import { folderName, type Place, Store } from './place.ts'
@@ -66,6 +65,8 @@ interface RestoredDisk {
   /** Where the disk goes that is in its place; null when there is none. */
   readonly old: string | null
   readonly isMade: boolean
+  /** Whether it is the seed of another VM, to be made anew. */
+  readonly isSeed: boolean
   /** Of the seed of another VM: what became of it. */
   readonly seed?: string
 }
@@ -244,6 +245,7 @@ class Restore {
     const known = dom === null ? null : sourcesIn(await this.#definition(dom))
     const uuid = dom?.uuid ?? (as === null ? store.manifest.vm.uuid : randomUUID())
     const placed = this.#pathsOf(store.manifest, backup.disks, known)
+    const seed = as === null ? null : seedIn(backup.xml)
     const disks: RestoredDisk[] = []
     for (const disk of placed) {
       const isThere = await exists(disk.path)
@@ -265,7 +267,7 @@ class Restore {
           throw new HostError('backup.in-the-way', `${one} is there, and nobody knows whose it is`, {
             details: { what: one },
           })
-      disks.push({ ...disk, made, old, isMade: false })
+      disks.push({ ...disk, made, old, isMade: false, isSeed: disk.target === seed })
     }
     await this.#wantRoom(store, backup, disks)
     const sources = Object.fromEntries(disks.map(({ target, path }) => [target, path]))
@@ -318,9 +320,7 @@ class Restore {
       await runTool(this.#tools, ['/usr/bin/sync', '--', made])
       if (!(await isSameDisk(this.#tools, from, { path: made, format })))
         throw damaged(made, 'is not what the backup holds')
-      const name = backup.disks.find((one) => one.target === target)?.name
-      const seed =
-        name === seedDisk && this.#asked.as !== null ? await this.#reseed(made, backup, record) : null
+      const seed = disk.isSeed ? await this.#reseed(made, backup, record) : null
       record = await this.#write({
         ...record,
         disks: record.disks.map((one) =>
@@ -334,13 +334,9 @@ class Restore {
   /** Makes the seed of another VM from the old one, in its place; what became of it. */
   async #reseed(image: string, backup: Backup, { xml }: Record): Promise<string> {
     const macs = macsOf(nicsIn(backup.xml), nicsIn(xml ?? ''))
-    const another = await anotherSeed(this.#tools, { image, stage: `${image}.old`, name: this.#name, macs })
-    if (another !== null) {
-      for (const action of seedActions(another.seed, image, `${image}.stage`))
-        await this.#tools.performer.perform(action)
-      // Only of a seed that a document declares it is written down beside it which one it is.
-      await removeFile(seedMark(image))
-    }
+    const another = await makeAnotherSeed(this.#tools, { image, path: image, name: this.#name, macs })
+    // Only of a seed that a document declares it is written down beside it which one it is.
+    if (another !== null) await removeFile(seedMark(image))
     return seedText(another, this.#asked.vm)
   }
 
@@ -398,7 +394,10 @@ class Restore {
   async giveUp(): Promise<void> {
     const record = await this.#readRecord()
     if (record?.phase !== 'making') return
-    for (const { made } of record.disks) await removeFile(made)
+    for (const { made, isSeed } of record.disks) {
+      const beside = isSeed ? await leftBesideSeed(this.#tools.reader, made) : []
+      for (const path of [made, ...beside]) await removeFile(path)
+    }
     await removeFile(this.#recordPath)
   }
 

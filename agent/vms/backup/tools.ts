@@ -19,7 +19,7 @@ export interface Step {
 /** What there is to work with. The reason of `signal` says whether the work was cancelled or its process must go. */
 export interface Tools {
   readonly to: ToLibvirt
-  readonly reader: Pick<HostReader, 'query' | 'capacity' | 'readText'>
+  readonly reader: Pick<HostReader, 'query' | 'capacity' | 'readText' | 'list'>
   readonly performer: Pick<Performer, 'perform'>
   readonly clock: () => number
   readonly signal: AbortSignal
