@@ -7,6 +7,9 @@ import type { DesiredVms, Machine } from './schema.ts'
 /** The disk of a VM that is its NoCloud seed; no declared disk has this name beside cloudInit. */
 export const seedDisk = 'seed'
 
+/** The file of a seed, in the folder of its VM. */
+export const seedFile = 'seed.iso'
+
 /** Whether a disk of a definition is its NoCloud seed. A disk that is declared may have the same name; its guest writes to it. */
 export const isSeed = ({ name, readOnly }: Pick<DiskModel, 'name' | 'readOnly'>): boolean =>
   name === seedDisk && readOnly
@@ -31,7 +34,7 @@ export function seedPath(vms: DesiredVms, name: string, machine: Machine): strin
   const home = vms.pools[homePool(vms, machine) ?? '']
   return machine.cloudInit === undefined || home === undefined
     ? null
-    : `${machineFolder(home.path, name)}/seed.iso`
+    : `${machineFolder(home.path, name)}/${seedFile}`
 }
 
 const digest = (...parts: readonly string[]): string =>

@@ -9,6 +9,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   watch,
   writeFileSync,
 } from 'node:fs'
@@ -105,8 +106,28 @@ t.test('a VM that is restored beside the old one is told its own name and MAC', 
   t.match(seed.meta, { 'local-hostname': 'beside' })
   t.equal(seed.network.ethernets.lan.match.macaddress, macOf('beside'))
   t.not(macOf('beside'), macOf('blank'))
-  t.same(readdirSync(join(pool, 'beside')).sort(), ['root.qcow2', 'seed.raw'])
-  ask('undefine', 'beside')
+  t.same(readdirSync(join(pool, 'beside')).sort(), whole.slice(1))
+
+  const made = statSync(seed.path)
+  const path = join(world.root, 'etc/garrison/host.yaml')
+  const document = JSON.parse(readFileSync(path, 'utf8'))
+  const { machines } = document.vms
+  const { hostname: _, ...cloudInit } = machines.blank.cloudInit
+  machines.beside = { ...machines.blank, cloudInit, nics: { lan: {}, back: {} } }
+  writeFileSync(path, JSON.stringify(document))
+  t.match((await world.apply()).line, { outcome: 'settled' })
+  t.same(readdirSync(join(pool, 'beside')).sort(), whole, 'a declaration takes it up')
+  t.match(statSync(seed.path), { ino: made.ino, mtimeMs: made.mtimeMs })
+
+  const again = { vm: 'blank', from: place, overwrite: true }
+  writeFileSync(join(pool, 'blank', 'seed.iso.instance-id'), 'a newer one')
+  t.equal((await world.all('vm restore', again)).at(-1)?.exit, 0)
+  t.notOk(
+    existsSync(join(pool, 'blank', 'seed.iso.instance-id')),
+    'an old seed does not count as the new one',
+  )
+  t.match((await world.apply()).line, { outcome: 'settled' })
+  t.equal(seedOf('blank').meta['local-hostname'], 'first')
 })
 
 t.test('killed while the seed of a clone is made, nothing of that is left', async (t) => {

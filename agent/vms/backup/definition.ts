@@ -47,17 +47,20 @@ function setSource(disk: XmlElement, sources: Renewed['sources']): void {
   drop(disk, 'backingStore')
 }
 
-/** The definition to be defined. Throws `host.unexpected-answer` when what was kept is no XML. */
-export function renewed(xml: string, { name, uuid, sources, firmware, isAnother }: Renewed): string {
-  let root: XmlElement
+function rootOf(xml: string, name: string): XmlElement {
   try {
-    root = structuredClone(parseXml(xml).root)
+    return parseXml(xml).root
   } catch (cause) {
     if (!(cause instanceof XmlError)) throw cause
     throw new HostError('host.unexpected-answer', `the definition of ${name} is no XML: ${cause.message}`, {
       cause,
     })
   }
+}
+
+/** The definition to be defined. Throws `host.unexpected-answer` when what was kept is no XML. */
+export function renewed(xml: string, { name, uuid, sources, firmware, isAnother }: Renewed): string {
+  const root = structuredClone(rootOf(xml, name))
   setText(at(root, 'name'), name)
   setText(at(root, 'uuid'), uuid)
   root.attributes.delete('id')
@@ -82,9 +85,9 @@ export function renewed(xml: string, { name, uuid, sources, firmware, isAnother 
 /** The NICs of a definition, in their order. */
 export const nicsIn = (xml: string): readonly NicModel[] => readNics(parseXml(xml).root)
 
-/** libvirt's name of the disk of a definition that is its seed, or null. */
-export const seedIn = (xml: string): string | null =>
-  readDisks(parseXml(xml).root).find(isSeed)?.target ?? null
+/** libvirt's name of the disk of a VM's definition that is its seed, or null. Throws `host.unexpected-answer` as `renewed` does. */
+export const seedIn = (xml: string, name: string): string | null =>
+  readDisks(rootOf(xml, name)).find(isSeed)?.target ?? null
 
 /** What a definition says of its disks: the file or device of each by libvirt's name of it, and in what format. */
 export function sourcesIn(

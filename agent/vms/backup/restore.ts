@@ -11,6 +11,7 @@ import { randomUUID } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { HostError } from '../../../provisioning/problem.ts'
+import { seedFile } from '../../../provisioning/vms/names.ts'
 import { powerOf } from '../../../provisioning/vms/power.ts'
 import { convertDisk } from '../../../provisioning/vms/qemu-img.ts'
 import { seedMark } from '../../../provisioning/vms/seed.ts'
@@ -21,7 +22,7 @@ import { leftBesideSeed, macsOf, makeAnotherSeed, seedText } from '../seed.ts'
 import { checkpointsOf, forgetCheckpoint } from './checkpoints.ts'
 import { nicsIn, renewed, seedIn, sourcesIn } from './definition.ts'
 import { isAsMade } from './inventory.ts'
-import { type BackedDisk, type Backup, chainOf, type Manifest } from './manifest.ts'
+import { type Backup, chainOf, type Manifest } from './manifest.ts'
 import { folderName, type Place, Store } from './place.ts'
 import { isSameDisk, judgeHead } from './read-back.ts'
 import { afterFailure, copySmall, digestOf, goOn, runTool, type Tools, watched } from './tools.ts'
@@ -65,7 +66,7 @@ interface RestoredDisk {
   /** Where the disk goes that is in its place; null when there is none. */
   readonly old: string | null
   readonly isMade: boolean
-  /** Whether it is the seed of another VM, to be made anew. */
+  /** Whether it is the seed of the VM: of another one it is made anew. */
   readonly isSeed: boolean
   /** Of the seed of another VM: what became of it. */
   readonly seed?: string
@@ -186,13 +187,15 @@ class Restore {
   /** Where each disk goes. `known`: what the VM that is there says of its disks. */
   #pathsOf(
     { vm }: Manifest,
-    disks: readonly BackedDisk[],
+    { disks, xml }: Backup,
     known: ReturnType<typeof sourcesIn> | null,
-  ): readonly Pick<RestoredDisk, 'target' | 'path' | 'format'>[] {
+  ): readonly Pick<RestoredDisk, 'target' | 'path' | 'format' | 'isSeed'>[] {
     const { as, folder } = this.#asked
+    const seed = seedIn(xml, vm.name)
     return disks.map(({ target, source, format, name }) => {
+      const isSeed = target === seed
       if (as === null) {
-        if (known === null) return { target, path: source, format }
+        if (known === null) return { target, path: source, format, isSeed }
         const there = known[target]
         if (there === undefined || (there.format !== 'qcow2' && there.format !== 'raw'))
           throw new HostError(
@@ -200,14 +203,16 @@ class Restore {
             `${vm.name} has no disk ${target} any more that could be restored`,
             { details: { vm: vm.name, target } },
           )
-        return { target, path: there.path, format: there.format }
+        return { target, path: there.path, format: there.format, isSeed }
       }
       const old = dirname(source)
       // Garrison has a folder for each VM; others have one for all.
       const isOwn = old.endsWith(`/${vm.name}`)
       const into = folder ?? (isOwn ? join(dirname(old), folderName(as)) : old)
-      const file = folder !== null || isOwn ? (name ?? target) : `${folderName(as)}-${name ?? target}`
-      return { target, path: join(into, `${file}.${format}`), format }
+      // As a declaration calls it, which then takes it up.
+      const file = isSeed ? seedFile : `${name ?? target}.${format}`
+      const path = join(into, folder !== null || isOwn ? file : `${folderName(as)}-${file}`)
+      return { target, path, format, isSeed }
     })
   }
 
@@ -244,8 +249,7 @@ class Restore {
     if (dom !== null) await this.#wantOff(dom)
     const known = dom === null ? null : sourcesIn(await this.#definition(dom))
     const uuid = dom?.uuid ?? (as === null ? store.manifest.vm.uuid : randomUUID())
-    const placed = this.#pathsOf(store.manifest, backup.disks, known)
-    const seed = as === null ? null : seedIn(backup.xml)
+    const placed = this.#pathsOf(store.manifest, backup, known)
     const disks: RestoredDisk[] = []
     for (const disk of placed) {
       const isThere = await exists(disk.path)
@@ -267,7 +271,7 @@ class Restore {
           throw new HostError('backup.in-the-way', `${one} is there, and nobody knows whose it is`, {
             details: { what: one },
           })
-      disks.push({ ...disk, made, old, isMade: false, isSeed: disk.target === seed })
+      disks.push({ ...disk, made, old, isMade: false })
     }
     await this.#wantRoom(store, backup, disks)
     const sources = Object.fromEntries(disks.map(({ target, path }) => [target, path]))
@@ -320,7 +324,7 @@ class Restore {
       await runTool(this.#tools, ['/usr/bin/sync', '--', made])
       if (!(await isSameDisk(this.#tools, from, { path: made, format })))
         throw damaged(made, 'is not what the backup holds')
-      const seed = disk.isSeed ? await this.#reseed(made, backup, record) : null
+      const seed = disk.isSeed && this.#asked.as !== null ? await this.#reseed(made, backup, record) : null
       record = await this.#write({
         ...record,
         disks: record.disks.map((one) =>
@@ -335,8 +339,6 @@ class Restore {
   async #reseed(image: string, backup: Backup, { xml }: Record): Promise<string> {
     const macs = macsOf(nicsIn(backup.xml), nicsIn(xml ?? ''))
     const another = await makeAnotherSeed(this.#tools, { image, path: image, name: this.#name, macs })
-    // Only of a seed that a document declares it is written down beside it which one it is.
-    if (another !== null) await removeFile(seedMark(image))
     return seedText(another, this.#asked.vm)
   }
 
@@ -366,7 +368,12 @@ class Restore {
         ask: (libvirt) => libvirt.domainManagedSaveRemove({ dom }),
         holds: async (libvirt) => !(await libvirt.domainHasManagedSaveImage({ dom })),
       })
-    for (const { made, path } of record.disks) await moved(made, path)
+    for (const { made, path, isSeed } of record.disks) {
+      // It says which seed was there before.
+      if (isSeed && (await exists(made))) await removeFile(seedMark(path))
+      await moved(made, path)
+      if (isSeed) await moved(seedMark(made), seedMark(path))
+    }
     const { xml, vm, firmware } = record
     if (firmware !== null && !(await exists(firmware.path))) {
       const made = `${firmware.path}.restored`
