@@ -38,6 +38,11 @@ const answered = ['content-type', 'garrison-exit'] as const
 const verbsAtOnce = 16
 const mostCaller = 128
 const judgeEveryMs = 1000
+/** Until it answers, a host says so often that it is at work (102, RFC 2518), and has gone or stands when it says nothing for so long. */
+const workingEveryMs = 5000
+const silentMs = 20_000
+/** Once it answers, however slowly: is the host still there? Its kernel tells. */
+const keepAliveMs = 10_000
 
 /** Sends a request and pipes what is answered; ends the request when the caller has gone. */
 async function carry(outgoing: ClientRequest, body: string, response: ServerResponse): Promise<void> {
@@ -69,7 +74,10 @@ function callerFrom({ host }: Identity, caller: string): string {
   return (caller || 'somebody').slice(0, mostCaller - where.length) + where
 }
 
-/** Asks a peer for a verb. Throws `fleet.unreachable`. */
+/**
+ * Asks a peer for a verb, which may take as long as it takes while the peer is at work. Throws `fleet.unreachable`; when the peer had been
+ * reached, nobody can tell what was done.
+ */
 export async function askPeer(
   keyring: Keyring,
   host: string,
@@ -90,6 +98,10 @@ export async function askPeer(
       'garrison-caller': caller,
     },
   })
+  socket.setKeepAlive(true, keepAliveMs)
+  const silent = setTimeout(() => outgoing.destroy(new Error('no answer in time')), silentMs)
+  outgoing.on('information', () => silent.refresh())
+  outgoing.once('response', () => clearTimeout(silent))
   try {
     await carry(outgoing, body, response)
   } catch (cause) {
@@ -98,6 +110,7 @@ export async function askPeer(
       cause,
     })
   } finally {
+    clearTimeout(silent)
     socket.destroy()
   }
 }
@@ -140,6 +153,11 @@ export class VerbsOfPeers {
       )
     wantRole(peer, door)
     const ended = this.#begin(peer)
+    const atWork = () => {
+      if (!response.headersSent && !response.destroyed) response.writeProcessing()
+    }
+    atWork()
+    const telling = setInterval(atWork, workingEveryMs)
     try {
       const body = JSON.stringify(args)
       const outgoing = request({
@@ -160,6 +178,7 @@ export class VerbsOfPeers {
       if (errno === undefined) throw cause
       throw new HostError('door.closed', `the ${door} door of this host does not open (${errno})`, { cause })
     } finally {
+      clearInterval(telling)
       ended()
     }
   }
