@@ -33,6 +33,8 @@ const declareLines = {
   'the lines of apply': 'as in garrison/apply/1, of this VM alone',
 } as const
 
+const takenBack = 'vm, file, paths that are accepted no more; plan: whether they only would not be'
+
 /** Every verb that brings VMs into being. */
 export const creationVerbs = {
   'images list': () =>
@@ -152,7 +154,7 @@ export const creationVerbs = {
   'vm adopt': () =>
     ({
       brief: 'write into the document what a VM is',
-      help: 'One that nobody declared is declared in host.d/vm-NAME.yaml as its definition says, its disks where they are. Of one that is declared, what a person has changed is written there, and the document then asks for that. Nothing is done to the VM. What no key can say is told: take it out of the document, or apply takes it back.',
+      help: 'One that nobody declared is declared in host.d/vm-NAME.yaml as its definition says, its disks where they are. Of one that is declared, what a person has changed is written there, also what garrison vm accept has left, and the document then asks for that; it is then accepted no more. Nothing is done to the VM. What no key can say is told: take it out of the document, or apply takes it back.',
       examples: [
         ['garrison vm adopt web-1 --plan', 'what would be written, and what apply would then do'],
         ['garrison vm adopt web-1', 'write it'],
@@ -164,6 +166,7 @@ export const creationVerbs = {
       json: {
         'as-declared': 'vm: nothing differs',
         unsaid: 'vm and what: what no key of a document can say',
+        'taken-back': takenBack,
         planned: declareLines.planned,
         declared: 'vm, file, goesOn (false)',
       },
@@ -219,7 +222,7 @@ export const creationVerbs = {
       schema: 'garrison/vm-revert/1',
       json: {
         planned: 'with --plan: vm and steps (id, subject, summary, risk)',
-        'taken-back': 'vm, file, paths that are accepted no more; plan: whether they only would not be',
+        'taken-back': takenBack,
         'still-accepted': 'vm and accepted: path, until and where (the file and line that says so)',
         'the lines of apply': declareLines['the lines of apply'],
       },

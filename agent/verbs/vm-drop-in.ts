@@ -103,6 +103,22 @@ export const wouldBe = (path: string, text: string): readonly string[] => [
     .map((line) => `  ${line}`),
 ]
 
+/** What was accepted is so no more, or would not be (with `plan`); `paths` as `garrison plan` shows them. */
+export interface TakenBack {
+  readonly event: 'taken-back'
+  readonly vm: string
+  readonly file: string
+  readonly plan: boolean
+  readonly paths: readonly string[]
+}
+
+/** The same in words. */
+export const takenBackText = ({ file, plan, paths }: TakenBack): string =>
+  [
+    paragraph('', `${file} ${plan ? 'would accept' : 'accepts'} no more:`, 0),
+    ...paths.map((path) => paragraph('', path, 2)),
+  ].join('\n')
+
 /** The drop-in of a VM: `file` as the document names it, and what is in it, null when it is not there. */
 export interface DropIn {
   readonly vm: string

@@ -20,6 +20,8 @@ import {
   plannedText,
   readDropIn,
   surveyOf,
+  type TakenBack,
+  takenBackText,
   writeDropIns,
 } from './vm-drop-in.ts'
 import { commandText } from './wording.ts'
@@ -27,14 +29,7 @@ import { commandText } from './wording.ts'
 /** One line of the answer. */
 export type RevertLine =
   | { readonly event: 'planned'; readonly vm: string; readonly steps: readonly PlannedStep[] }
-  /** What was accepted is so no more, or would not be (with `plan`); `paths` as `garrison plan` shows them. */
-  | {
-      readonly event: 'taken-back'
-      readonly vm: string
-      readonly file: string
-      readonly plan: boolean
-      readonly paths: readonly string[]
-    }
+  | TakenBack
   /** What stays accepted, by another file. */
   | {
       readonly event: 'still-accepted'
@@ -107,10 +102,7 @@ export function render(line: RevertLine, terminal: Terminal): string | null {
         ? `${line.vm}: nothing would be done.`
         : [`${line.vm}: would be done:`, ...plannedText(line.steps)].join('\n')
     case 'taken-back':
-      return [
-        paragraph('', `${line.file} ${line.plan ? 'would accept' : 'accepts'} no more:`, 0),
-        ...line.paths.map((path) => paragraph('', path, 2)),
-      ].join('\n')
+      return takenBackText(line)
     case 'still-accepted':
       return line.accepted
         .map(({ path, until, where }) =>

@@ -68,17 +68,21 @@ export function withValues(
   return document.toString({ lineWidth: 100 })
 }
 
-/** What a file of a document accepts of the drift of one VM, by path; and its text without that, null when nothing else is in it. */
+/**
+ * What a file of a document accepts of the drift of one VM, by path, and its text without that; null when nothing else is in it. `only`:
+ * the paths that are meant; all of the VM's when left out.
+ */
 export function withoutAccepted(
   text: string,
   name: string,
+  only?: readonly string[],
 ): { readonly paths: readonly string[]; readonly text: string | null } {
   const document = parseDocument(text)
   const accepted = document.getIn(['vms', 'accepted'])
   const keys = isYamlMap(accepted)
     ? accepted.items.map(({ key }) => String(isScalar(key) ? key.value : key))
     : []
-  const paths = keys.filter((key) => key.startsWith(`vms.machines.${name}.`))
+  const paths = keys.filter((key) => key.startsWith(`vms.machines.${name}.`) && (only?.includes(key) ?? true))
   for (const path of paths) document.deleteIn(['vms', 'accepted', path])
   if (paths.length > 0)
     for (const above of [['vms', 'accepted'], ['vms']]) {

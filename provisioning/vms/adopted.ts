@@ -130,6 +130,8 @@ export function adopted(
 /** What is to be written into a document so that it says what there is, each by its key below the VM. */
 export interface AdoptedDrift {
   readonly sets: readonly { readonly path: readonly string[]; readonly value: Json }[]
+  /** The paths of the differences that are then none any more. */
+  readonly said: readonly string[]
   readonly unsaid: readonly string[]
 }
 
@@ -179,7 +181,7 @@ export function adoptedDrift(
   autostart: boolean,
 ): AdoptedDrift {
   const unsaid: string[] = []
-  const sets = differences.flatMap(({ path, desired, observed }): AdoptedDrift['sets'] => {
+  const setsOf = ({ path, desired, observed }: Difference): AdoptedDrift['sets'] => {
     const words = path.split('.')
     const isNicSource = /^nics\.[^.]+\.(network|bridge|macvtap)$/.test(path)
     const [kind, ...place] = isNicSource ? String(observed).split(' ') : []
@@ -200,8 +202,13 @@ export function adoptedDrift(
     } else if (observed !== null && !fixedPaths.has(path)) return [{ path: words, value: observed }]
     unsaid.push(`${path}: ${observed === null ? 'it is declared, and not there' : JSON.stringify(observed)}`)
     return []
-  })
-  return { sets, unsaid }
+  }
+  const each = differences.map((difference) => ({ path: difference.path, sets: setsOf(difference) }))
+  return {
+    sets: each.flatMap(({ sets }) => sets),
+    said: each.flatMap(({ path, sets }) => (sets.length > 0 ? path : [])),
+    unsaid,
+  }
 }
 
 /** Memory in a unit that a document has: whole MiB, and not less than there was. */

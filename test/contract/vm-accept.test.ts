@@ -1,6 +1,6 @@
 // What a person has changed of declared VMs, left until a day or taken back, over a real libvirtd.
 
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
@@ -8,6 +8,7 @@ import type { JournalLine } from '../../agent/verbs/journal.ts'
 import type { Plan } from '../../agent/verbs/plan.ts'
 import type { Status } from '../../agent/verbs/status.ts'
 import type { AcceptLine } from '../../agent/verbs/vm-accept.ts'
+import type { AdoptLine } from '../../agent/verbs/vm-adopt.ts'
 import type { RevertLine } from '../../agent/verbs/vm-revert.ts'
 import { vmsWorld } from './vms-world.ts'
 
@@ -133,6 +134,41 @@ t.test('what was accepted is taken back, and what else differs', async (t) => {
   })
   t.match((await revert(['blank'], { allow: 'disruptive' })).last, { exit: 0 })
   t.notMatch(ask('dumpxml', 'blank'), /sdz/)
+})
+
+t.test('what was accepted is declared, and accepted no more', async (t) => {
+  const adopt = async (plan: boolean) => told(await world.all<AdoptLine>('vm adopt', { vm: 'blank', plan }))
+  const declared = () => parse(readFileSync(dropIn('blank'), 'utf8')).vms
+  change('blank')
+  // What no key can say: a disk that is declared, and was taken away.
+  ask('detach-disk', 'blank', 'vda', '--config')
+  t.match((await accept(['blank'])).last, { exit: 0 })
+  const paths = ['cpus', 'memory', 'disks.root'].map((path) => `vms.machines.blank.${path}`)
+  t.strictSame(Object.keys(accepted('blank')).sort(), paths.toSorted())
+  const own = readFileSync(dropIn('blank'), 'utf8')
+  ask('autostart', 'blank')
+
+  const shown = await adopt(true)
+  t.match(
+    shown.text,
+    /not said disks\.root: it is declared, and not there.*would accept no more: .*blank\.cpus/,
+  )
+  t.equal(readFileSync(dropIn('blank'), 'utf8'), own)
+  const done = await adopt(false)
+  t.match(done.last, { exit: 0, line: { event: 'declared' } }, done.text)
+  t.match(done.text, /vm-blank\.yaml accepts no more: vms\.machines\.blank\.memory/)
+  t.match(declared().machines.blank, { cpus: 2, memory: '96MiB', autostart: true })
+  t.strictSame(
+    Object.keys(declared().accepted),
+    ['vms.machines.blank.disks.root'],
+    'what cannot be said stays so',
+  )
+  t.same(await plan(), [])
+  ask('setvcpus', 'blank', '1', '--config')
+  t.match(await plan(), [{ key: 'vms.redefine blank' }], 'the next change of it is drift')
+
+  rmSync(dropIn('blank'))
+  t.match((await revert(['blank'], { allow: 'disruptive' })).last, { exit: 0, line: { outcome: 'settled' } })
 })
 
 t.test('what another file accepts is named, and stays', async (t) => {
