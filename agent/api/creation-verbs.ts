@@ -175,10 +175,10 @@ export const creationVerbs = {
   'vm accept': () =>
     ({
       brief: 'leave what differs of VMs until a day',
-      help: 'Writes into host.d/vm-NAME.yaml that what garrison plan shows of these VMs now is left as it is, to the end of that day in UTC; what is accepted already gets that day too. Then apply leaves it, garrison check tells it, and from the next day on it is drift again. Other drift of theirs is not accepted by it. Nothing is done to the VMs.',
+      help: 'Writes into host.d/vm-NAME.yaml that what garrison plan shows of these VMs now is left as it is, to the end of that day in UTC; what is accepted already gets that day too. With --path only that, and what else differs stays drift. Then apply leaves it, garrison check tells it, and from the next day on it is drift again. Other drift of theirs is not accepted by it. Nothing is done to the VMs.',
       examples: [
         ["garrison vm accept web-1 --until 2027-01-31 --reason 'load test'", 'all that differs of it now'],
-        ["garrison vm accept 'web-*' --until 2027-01-31 --plan", 'what would be written for each'],
+        ["garrison vm accept 'web-*' --path cpus --until 2027-01-31", 'of each that alone'],
       ],
       operands: { names: declared },
       flags: {
@@ -188,13 +188,20 @@ export const creationVerbs = {
           brief: 'the last day on which it is left: 2027-01-31',
           required: true,
         },
+        path: {
+          kind: 'text',
+          placeholder: 'PATH',
+          brief: 'only this, as plan shows it: cpus, or vms.machines.web-1.cpus; several times for more',
+          many: true,
+        },
         reason: { kind: 'text', placeholder: 'TEXT', brief: 'why, for whoever finds it' },
         plan: { kind: 'switch', brief: 'show it; write nothing' },
       },
       door: 'admin',
       schema: 'garrison/vm-accept/1',
       json: {
-        'as-declared': 'vm: nothing differs',
+        'as-declared':
+          'vm: nothing differs; paths: what --path named, if anything, for then only that does not',
         planned: declareLines.planned,
         accepted: 'vm, file, until, why and paths, as garrison plan shows them',
       },

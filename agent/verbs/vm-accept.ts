@@ -19,7 +19,8 @@ import {
 
 /** One line of the answer. */
 export type AcceptLine =
-  | { readonly event: 'as-declared'; readonly vm: string }
+  /** Nothing of it differs; where `paths` were named, nothing in those. */
+  | { readonly event: 'as-declared'; readonly vm: string; readonly paths: readonly string[] }
   | Extract<DeclareLine, { event: 'planned' }>
   | {
       readonly event: 'accepted'
@@ -33,6 +34,9 @@ export type AcceptLine =
 
 const verb = 'vm accept'
 const mostReason = 500
+
+/** What a difference of a VM is called in the document. */
+const documentPath = (vm: string, path: string): string => `vms.machines.${vm}.${path}`
 
 const invalid = (message: string): HostError =>
   new HostError('request.invalid', message, { details: { verb } })
@@ -51,7 +55,7 @@ async function wantDay(until: string, nowMs: number): Promise<void> {
  */
 export async function* run(
   context: Context,
-  { names, until, reason, plan }: Args<'vm accept'>,
+  { names, until, path: only, reason, plan }: Args<'vm accept'>,
 ): AsyncGenerator<AcceptLine> {
   const [{ withValues }, { vms: resource }] = await Promise.all([
     import('../vms/declaration.ts'),
@@ -63,21 +67,32 @@ export async function* run(
   if (why === '' || why.length > mostReason) throw invalid(`--reason takes up to ${mostReason} characters`)
   const seen = await lookAtVms(context)
   const writes = []
+  const unmet = new Set(only)
+  const differing = new Set<string>()
   for (const vm of await chooseDeclared(seen, names, verb)) {
     const found = await surveyOf(seen, vm)
     if (!found?.defined)
       throw new HostError('request.no-such-vm', `libvirt has no VM ${vm} that could differ`)
     const differences = [...found.differences, ...found.accepted.map(({ difference }) => difference)]
-    if (differences.length === 0) {
-      yield { event: 'as-declared', vm }
+    const paths = [...new Set(differences.map(({ path }) => documentPath(vm, path)))].filter((path) => {
+      differing.add(path)
+      const met = only.filter((one) => one === path || documentPath(vm, one) === path)
+      for (const one of met) unmet.delete(one)
+      return only.length === 0 || met.length > 0
+    })
+    if (paths.length === 0) {
+      yield { event: 'as-declared', vm, paths: only }
       continue
     }
     const dropIn = await readDropIn(context, vm)
-    const paths = [...new Set(differences.map(({ path }) => `vms.machines.${vm}.${path}`))]
     const sets = paths.map((path) => ({ path: ['vms', 'accepted', path], value: { until, why } }))
     const summary = `until ${until}, in ${dropIn.path}: ${paths.join(', ')}`
     writes.push({ ...dropIn, paths, text: withValues(dropIn.before ?? '', sets), summary })
   }
+  if (unmet.size > 0)
+    throw invalid(
+      `nothing differs in ${[...unmet].join(', ')}; what does: ${[...differing].join(', ') || 'nothing'}`,
+    )
   const then = await lookAtVms(
     context,
     writes.map(({ file, text }) => ({ path: file, text })),
@@ -96,7 +111,8 @@ export async function* run(
     return
   }
   if (writes.length === 0) return
-  await writeDropIns(context, { typed: [verb, ...names, '--until', until].join(' '), word: 'accept', writes })
+  const typed = [verb, ...names, '--until', until, ...only.flatMap((path) => ['--path', path])].join(' ')
+  await writeDropIns(context, { typed, word: 'accept', writes })
   for (const { vm, path: file, paths } of writes) yield { event: 'accepted', vm, file, until, why, paths }
 }
 
@@ -104,7 +120,7 @@ export async function* run(
 export function render(line: AcceptLine, _terminal: Terminal): string {
   switch (line.event) {
     case 'as-declared':
-      return `${line.vm} is as it is declared.`
+      return `${[line.vm, 'is as it is declared', ...line.paths.flatMap((path, at) => [at === 0 ? 'in' : 'and', path])].join(' ')}.`
     case 'planned':
       return [
         ...wouldBe(line.file, line.text),

@@ -26,7 +26,7 @@ const told = <Line>(lines: readonly { line: Line; text: string | null; exit: num
     .replace(/\s+/g, ' '),
 })
 const accept = async (names: readonly string[], more: object = {}) =>
-  told(await world.all<AcceptLine>('vm accept', { names, until, plan: false, ...more }))
+  told(await world.all<AcceptLine>('vm accept', { names, until, path: [], plan: false, ...more }))
 const revert = async (names: readonly string[], more: object = {}) =>
   told(await world.all<RevertLine>('vm revert', { names, plan: false, ...more }))
 const plan = async () => (await world.answer<Plan>('plan')).line.steps
@@ -134,6 +134,24 @@ t.test('what was accepted is taken back, and what else differs', async (t) => {
   })
   t.match((await revert(['blank'], { allow: 'disruptive' })).last, { exit: 0 })
   t.notMatch(ask('dumpxml', 'blank'), /sdz/)
+})
+
+t.test('only what is named is accepted, and the rest stays drift', async (t) => {
+  change('blank')
+  const path = ['cpus']
+  t.match((await accept(['blank', 'clone'], { path })).text, /clone is as it is declared in cpus\./)
+  t.strictSame(Object.keys(accepted('blank')), ['vms.machines.blank.cpus'])
+  t.match(await plan(), [{ because: [{ path: 'vms.machines.blank.memory' }] }])
+  t.match((await journalled()).at(-2), 'vm accept blank clone --until 2199-12-31 --path cpus')
+  const before = readFileSync(dropIn('blank'), 'utf8')
+  t.match(
+    (await accept(['blank'], { path: ['memory', 'firmware'] })).text,
+    /request\.invalid: nothing differs in firmware; what does: .*vms\.machines\.blank\.memory/,
+  )
+  t.equal(readFileSync(dropIn('blank'), 'utf8'), before)
+  t.match((await accept(['blank'], { path: ['vms.machines.blank.memory'] })).last, { exit: 0 })
+  t.same(await plan(), [])
+  t.match((await revert(['blank'])).last, { exit: 0, line: { outcome: 'settled' } })
 })
 
 t.test('what was accepted is declared, and accepted no more', async (t) => {
