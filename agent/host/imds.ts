@@ -5,7 +5,7 @@
 // - A host that is no EC2 instance is told so after one short try, and not asked again for a while.
 
 import { readFile } from 'node:fs/promises'
-import { type IncomingMessage, type RequestOptions, request } from 'node:http'
+import { Agent, type IncomingMessage, type RequestOptions, request } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type {
   InstanceEvents,
@@ -35,6 +35,8 @@ export interface ImdsOptions {
 const tokenSeconds = 21_600
 const mostBodyBytes = 64 * 2 ** 10
 const mostHeadBytes = 8 * 2 ** 10
+/** So long a connection is kept that nothing is asked on; the watcher for events comes back after five seconds. */
+const keptMs = 15_000
 const mostTries = 4
 const mostInterfaces = 64
 const mostEvents = 100
@@ -97,11 +99,14 @@ function failureOf(error: unknown, path: string): Error {
   return errnoOf(error) === undefined ? error : new Silent(code)
 }
 
-async function exchange(url: URL, options: RequestOptions, ms: number): Promise<Reply> {
+async function exchange(
+  url: URL,
+  options: RequestOptions & { readonly agent: Agent },
+  ms: number,
+): Promise<Reply> {
   const signal = AbortSignal.timeout(ms)
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
-  // Never through a proxy: it would answer for itself.
-  const asked = request(url, { agent: false, maxHeaderSize: mostHeadBytes, signal, ...options }, resolve)
+  const asked = request(url, { maxHeaderSize: mostHeadBytes, signal, ...options }, resolve)
   asked.on('error', reject)
   asked.end()
   try {
@@ -186,6 +191,8 @@ export class Imds {
   readonly #requestMs: number
   readonly #deadlineMs: number
   readonly #pauseMs: number
+  /** Its own, and so never through a proxy: that would answer for itself. */
+  readonly #agent = new Agent({ keepAlive: true, maxFreeSockets: 1, timeout: keptMs })
   /** Where the metadata have answered. */
   #endpoint: string | null = null
   #token: { readonly text: string; readonly untilMs: number } | null = null
@@ -300,7 +307,7 @@ export class Imds {
     const [first = '', ...others] = this.#endpoint === null ? this.#endpoints : [this.#endpoint]
     const at = async (endpoint: string): Promise<Reply> => {
       const leftMs = Math.max(1, Math.min(this.#requestMs, untilMs - this.#clock()))
-      const reply = await exchange(new URL(path, endpoint), { method, headers }, leftMs)
+      const reply = await exchange(new URL(path, endpoint), { method, headers, agent: this.#agent }, leftMs)
       this.#endpoint = endpoint
       return reply
     }

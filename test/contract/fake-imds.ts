@@ -16,6 +16,10 @@ export interface FakeImds {
   readonly paths: Map<string, string>
   /** Every request so far: `PUT /latest/api/token`. */
   readonly asked: string[]
+  /** How many connections there have been. */
+  opened(): number
+  /** Ends the connections that there are, as a service does that has heard nothing on them for long. */
+  hangUp(): void
   /** What the next requests whose path ends so are answered with, in their order. */
   misanswer(path: string, ...answers: readonly Misanswer[]): void
   /** As if the token had run out, or the instance had been stopped and started. */
@@ -56,6 +60,7 @@ export async function startFakeImds(
   const asked: string[] = []
   const wrong = new Map<string, Misanswer[]>()
   const sockets = new Set<Socket>()
+  let opened = 0
   let tokens = new Set<string>()
   let given = 0
 
@@ -103,6 +108,7 @@ export async function startFakeImds(
 
   const server = createServer(answer)
   server.on('connection', (socket) => {
+    opened += 1
     sockets.add(socket)
     socket.on('close', () => sockets.delete(socket))
   })
@@ -112,6 +118,10 @@ export async function startFakeImds(
     endpoint: `http://${at.host}:${port}`,
     paths: table,
     asked,
+    opened: () => opened,
+    hangUp() {
+      for (const socket of sockets) socket.destroy()
+    },
     misanswer: (path, ...answers) => void wrong.set(path, [...answers]),
     forgetTokens() {
       tokens = new Set()

@@ -77,6 +77,21 @@ t.test('answers are kept as long as they hold', async (t) => {
   )
 })
 
+t.test('a look needs one connection, and the next one none', async (t) => {
+  const { fake, imds } = await imdsOf(t)
+  await imds.events()
+  t.ok(fake.asked.length > 4)
+  t.equal(fake.opened(), 1)
+  await imds.instance()
+  await imds.events()
+  t.equal(fake.opened(), 1)
+  for (const before of [1, 2]) {
+    fake.hangUp()
+    t.match(await imds.events(), { maintenance: [] }, 'a connection that has ended is no failure')
+    t.equal(fake.opened(), before + 1)
+  }
+})
+
 t.test('a token that is refused is taken anew, once', async (t) => {
   const { fake, imds, tick } = await imdsOf(t)
   await imds.instance()
