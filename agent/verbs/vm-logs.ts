@@ -4,6 +4,7 @@ import { HostError } from '../../provisioning/problem.ts'
 import type { Context } from '../api/context.ts'
 import type { Args } from '../api/verbs.ts'
 import type { Connection } from '../node-libvirt/index.ts'
+import { hostClock } from '../report/clock.ts'
 import { readVms } from '../vms/facts.ts'
 import { logLines } from '../vms/log.ts'
 import { findVm } from '../vms/select.ts'
@@ -28,7 +29,8 @@ export async function* run(
       details: { verb: 'vm logs' },
     })
   const { name } = findVm(await readVms(await context.libvirt('monitor'), reader, libvirtFolders.run), called)
-  for await (const line of logLines(libvirtFolders.log, name, Number(wanted), follow ? signal : null))
+  const following = follow ? { signal, sleep: hostClock.sleep } : null
+  for await (const line of logLines(libvirtFolders.log, name, Number(wanted), following))
     yield { event: 'line', line }
 }
 

@@ -2,7 +2,6 @@
 
 import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { HostError } from '../../provisioning/problem.ts'
 import { errnoOf } from '../host/files.ts'
 
@@ -58,6 +57,13 @@ function linesIn(bytes: Buffer): { readonly lines: readonly string[]; readonly r
   }
 }
 
+/** Somebody who waits for more, until the signal aborts. */
+export interface Following {
+  readonly signal: AbortSignal
+  /** Waits so many milliseconds, or until the signal aborts. */
+  sleep(ms: number, signal: AbortSignal): Promise<void>
+}
+
 /**
  * The last `lines` lines of a log, and with `follow` those that come until it aborts, also when the file is begun anew. Throws
  * `vm.no-log`, `host.denied`, `host.unreadable`.
@@ -66,7 +72,7 @@ export async function* logLines(
   folder: string,
   name: string,
   lines: number,
-  follow: AbortSignal | null,
+  follow: Following | null,
 ): AsyncGenerator<string> {
   const path = `${folder}/qemu/${name}.log`
   // libvirt lets no VM of QEMU have such a name; those of other drivers have no log.
@@ -87,12 +93,11 @@ export async function* logLines(
       rest = Buffer.from(found.rest)
       yield* found.lines
       if (bytesRead > 0) continue
-      if (follow === null || follow.aborted) {
+      if (follow === null || follow.signal.aborted) {
         if (rest.length > 0) yield rest.toString('utf8')
         return
       }
-      // A caller that leaves ends the wait.
-      await sleep(pollMs, undefined, { signal: follow }).catch(() => undefined)
+      await follow.sleep(pollMs, follow.signal)
       const next: FileHandle | null = await openLog(path)
       if (next === null) continue
       const now = await next.stat()
