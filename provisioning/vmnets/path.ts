@@ -126,7 +126,7 @@ function bridgeHop(paths: ObservedPaths, { bridge, parts }: Resolved): Hop {
 const sum = (numbers: readonly number[]): number => numbers.reduce((all, one) => all + one, 0)
 
 /** What the rules of a network have counted. These counts are of all its VMs. */
-function rulesHop({ observed: { table } }: ObservedPaths, { name, parts }: Resolved): Hop {
+function rulesHop({ observed: { table, frames } }: ObservedPaths, { name, parts }: Resolved): Hop {
   const chain = (way: string) => table?.find((one) => one.name === `${way}-${name}`)?.rules ?? null
   const [out, back] = [chain('out'), chain('in')]
   if (out === null || back === null)
@@ -145,12 +145,18 @@ function rulesHop({ observed: { table } }: ObservedPaths, { name, parts }: Resol
     const packets = of(out, id)
     return packets === 0 ? [] : [`dropped ${packets} by ${name}.${id}`]
   })
+  // Those are about addresses of single VMs, and name them.
+  const taken = (frames ?? [])
+    .flatMap(({ rules }) => rules)
+    .flatMap(({ comment, packets }) =>
+      packets > 0 && comment.startsWith(`${name}.`) ? [`dropped ${packets} by ${idOf(comment)}`] : [],
+    )
   const unasked = of(back, 'unasked')
   const passed = of(out, 'out') + of(out, 'within')
   const spoofed = sum(parts.map(({ family }) => of(out, `spoofed-${keys[family]}`)))
   return hop('rules', {
     text: `let ${passed} packets of network ${name} out`,
-    notes: [...dropped, ...(unasked === 0 ? [] : [`kept ${unasked} from it by ${name}.unasked`])],
+    notes: [...dropped, ...taken, ...(unasked === 0 ? [] : [`kept ${unasked} from it by ${name}.unasked`])],
     stop:
       passed === 0 && spoofed > 0
         ? {

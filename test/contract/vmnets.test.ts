@@ -184,6 +184,12 @@ t.test(
       at('b', '/usr/bin/ping', '-c', '2', '-W', '1', '-I', address, to).exit === 0
     t.notOk(pings('192.0.2.70', '192.0.2.65'), 'as a')
     t.ok(reaches('lan', '192.0.2.70'), 'a is still reached')
+    const shown = await wire.answer<ShownPaths>('network show', { vm: 'b' })
+    t.match(
+      JSON.stringify(shown.line),
+      /dropped \d+ by default\.a\.taken-/,
+      'and it is told what was dropped',
+    )
     at('b', '/usr/sbin/ip', 'address', 'flush', 'dev', 'eth0')
     wire.configure('b', ['192.0.2.65/27'], [])
     t.notOk(pings('192.0.2.65', '192.0.2.70'), 'as the gateway')
