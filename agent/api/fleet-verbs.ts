@@ -1,6 +1,7 @@
 // The part of the table of verbs that is about the fleet: who belongs to it, and how the others are.
 
 import type { Verb } from './verbs.ts'
+import { escapeKey } from './vm-verbs.ts'
 
 const folder = {
   kind: 'path',
@@ -283,12 +284,7 @@ export const fleetVerbs = {
         peer: { kind: 'text', placeholder: 'HOST', brief: 'its name in the fleet', required: true },
       },
       flags: {
-        escape: {
-          kind: 'text',
-          placeholder: 'KEY',
-          brief: 'another key to leave by: ^A, ^X, …, or none',
-          kept: true,
-        },
+        escape: escapeKey,
         at: {
           kind: 'text',
           placeholder: 'ADDRESS',

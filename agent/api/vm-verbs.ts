@@ -38,6 +38,14 @@ const tag = {
 
 const all = { kind: 'switch', brief: 'every VM of this host' } as const
 
+/** The flag of what is a terminal far away. */
+export const escapeKey = {
+  kind: 'text',
+  placeholder: 'KEY',
+  brief: 'another key to leave by: ^A, ^X, …, or none',
+  kept: true,
+} as const
+
 const parallel = {
   kind: 'text',
   placeholder: 'NUMBER',
@@ -250,12 +258,7 @@ export const vmVerbs = {
       ],
       operands: { vm: one },
       flags: {
-        escape: {
-          kind: 'text',
-          placeholder: 'KEY',
-          brief: 'another key to leave by: ^A, ^X, …, or none',
-          kept: true,
-        },
+        escape: escapeKey,
         record: {
           kind: 'path',
           placeholder: 'FILE',
