@@ -51,6 +51,8 @@ async function carry(outgoing: ClientRequest, body: string, response: ServerResp
   try {
     outgoing.end(body)
     const [incoming] = (await once(outgoing, 'response')) as [IncomingMessage]
+    // Once the answer has begun nobody else hears it, and an error that nobody hears ends the process.
+    outgoing.on('error', (error) => incoming.destroy(error))
     const headers = answered.flatMap((name) => {
       const value = incoming.headers[name]
       return value === undefined ? [] : [[name, value] as const]

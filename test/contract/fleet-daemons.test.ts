@@ -270,6 +270,15 @@ await t.test('cut on one network: the other carries it', async (t) => {
 })
 
 await t.test('cut on both: not seen, by whom last, and over what; then healed', async (t) => {
+  let lines = 0
+  let ended: unknown = null
+  const watching = { path: '/v1/report', args: { watch: true }, caller: 'the test', host: 'h07' }
+  void ask(join(h05.root, 'run/garrison/report.sock'), { ...watching, onLine: () => (lines += 1) }).catch(
+    (error) => {
+      ended = error
+    },
+  )
+  await until('h07 is watched', () => lines > 0, 60_000)
   for (const wire of ['lni', 'eni']) h07.space.ip('link', 'set', wire, 'down')
   await until(
     'nobody sees it',
@@ -282,6 +291,8 @@ await t.test('cut on both: not seen, by whom last, and over what; then healed', 
   t.match(text.stdout, /'not seen' is not 'down'/)
   t.match(await h05.reportOf('h07'), { linked: false, report: { schema: 'garrison/report/1' } })
   t.match(h05.askedOf('h07', 'report', 'report'), { answer: { code: 'fleet.unreachable' } })
+  await until('what streams from it has ended too', () => ended !== null, 60_000)
+  t.match(ended, { code: 'door.lost' })
   for (const wire of ['lni', 'eni']) h07.space.ip('link', 'set', wire, 'up')
   await until('it is back', allLinked, 120_000)
 })
