@@ -2,10 +2,13 @@
 // password in a definition, nor the signature in a URL.
 
 import type { Action, Step } from './resource.ts'
-import { toldSource } from './told-source.ts'
 
 const hidden = '(not told)'
 const forOthers = 0o077
+
+/** A path or URL without what of a presigned URL is a secret: its query. What is told, shown or written down names a source like this. */
+export const toldSource = (source: string): string =>
+  /^https?:/i.test(source) ? source.replace(/[?#].*$/s, '') : source
 
 function toldAction(action: Action): Action {
   if (action.kind === 'write' && (action.mode & forOthers) === 0 && action.content !== '')

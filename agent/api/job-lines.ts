@@ -1,6 +1,6 @@
 // A verb that is a job, begun and then followed by whoever asked for it, for as long as they stay.
 
-import { toldSource } from '../../provisioning/told-source.ts'
+import { toldSource } from '../../provisioning/told.ts'
 import { fieldsOf } from './arguments.ts'
 import type { Context, StreamModule } from './context.ts'
 import type { BegunJob } from './jobs.ts'

@@ -2,7 +2,7 @@
 
 import { HostError } from '../../provisioning/problem.ts'
 import type { Action } from '../../provisioning/resource.ts'
-import { toldSource } from '../../provisioning/told-source.ts'
+import { toldSource } from '../../provisioning/told.ts'
 import type { Context } from '../api/context.ts'
 import { isProgress, type Progress } from '../api/progress.ts'
 import { bytes, duration, paint, paragraph, type Terminal, withTail } from '../api/terminal.ts'

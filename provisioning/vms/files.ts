@@ -2,7 +2,7 @@
 
 import type { Desired } from '../desired.ts'
 import { type Action, type Step, stepKey } from '../resource.ts'
-import { toldSource } from '../told-source.ts'
+import { toldSource } from '../told.ts'
 import { exactSize } from './differences.ts'
 import { type Image, imageFileName } from './image.ts'
 import { originPath } from './images.ts'

@@ -33,13 +33,7 @@ const errors = async () => {
 }
 
 t.test('the package installs, and the daemon runs without document, libvirt and metadata', async (t) => {
-  await box.run([
-    '/usr/bin/env',
-    'DEBIAN_FRONTEND=noninteractive',
-    '/usr/bin/dpkg',
-    '--install',
-    '/garrison.deb',
-  ])
+  await box.install()
   t.match(await box.show(unit, 'ActiveState', 'NRestarts'), { ActiveState: 'active', NRestarts: '0' })
   const { ExecMainStartTimestampMonotonic, ActiveEnterTimestampMonotonic } = await box.show(
     unit,

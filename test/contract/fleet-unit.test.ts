@@ -94,13 +94,7 @@ await t.test('three hosts, each from the package', async (t) => {
     await box.run(['/usr/bin/tee', '/etc/garrison/host.yaml'], {
       stdin: JSON.stringify({ version: 1, fleet: { addresses } }),
     })
-    await box.run([
-      '/usr/bin/env',
-      'DEBIAN_FRONTEND=noninteractive',
-      '/usr/bin/dpkg',
-      '--install',
-      '/garrison.deb',
-    ])
+    await box.install()
     hosts.push(new Host(name, box))
     t.match(await box.show('garrison.service', 'ActiveState'), { ActiveState: 'active' })
   }

@@ -22,13 +22,7 @@ const atShell = (typed: string, stays = 5) =>
   )
 
 await t.test('the package installs, and a fleet of one is begun', async () => {
-  await box.run([
-    '/usr/bin/env',
-    'DEBIAN_FRONTEND=noninteractive',
-    '/usr/bin/dpkg',
-    '--install',
-    '/garrison.deb',
-  ])
+  await box.install()
   await box.run(['/usr/bin/garrison', 'fleet', 'init', '--name', 'box'])
   await box.until('its port is open', async () =>
     (await sh('ss -Hltn sport = :7443')).stdout.includes('7443'),

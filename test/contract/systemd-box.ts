@@ -17,6 +17,8 @@ export interface SystemdBox {
     argv: readonly string[],
     options?: { readonly allowFailure?: boolean; readonly stdin?: string },
   ): Promise<Outcome>
+  /** Installs the package, as a person would. */
+  install(): Promise<Outcome>
   /** Properties of a unit, as systemctl show tells them. */
   show(unit: string, ...properties: readonly string[]): Promise<Readonly<Record<string, string>>>
   /** Asks until it is so. Throws when it is not within 40 s. */
@@ -42,7 +44,7 @@ exec /usr/bin/systemd-nspawn --quiet --directory="$folder/root" \\
 const patienceMs = 40_000
 let booted = 0
 
-/** Boots a box that finds the package at /garrison.deb. */
+/** Boots a box that has the package at hand. */
 export async function bootSystemdBox(deb: string, progress: (line: string) => void): Promise<SystemdBox> {
   await ensureRequirements(progress, machineRequirements)
   const folder = await mkdtemp(join(tmpdir(), 'garrison-box-'))
@@ -52,9 +54,12 @@ export async function bootSystemdBox(deb: string, progress: (line: string) => vo
   const machine = await startMachine(name, [
     ...['/usr/bin/unshare', ...spaces, '--', '/bin/sh', '-ec', script, 'box', folder, deb, name],
   ])
+  const run: SystemdBox['run'] = (argv, options) => machine.run(argv, { deadlineMs: 120_000, ...options })
   return {
     pid: machine.pid,
-    run: (argv, options) => machine.run(argv, { deadlineMs: 120_000, ...options }),
+    run,
+    install: () =>
+      run(['/usr/bin/env', 'DEBIAN_FRONTEND=noninteractive', '/usr/bin/dpkg', '--install', '/garrison.deb']),
     async show(unit, ...properties) {
       const { stdout } = await machine.run([
         ...['/usr/bin/systemctl', 'show', `--property=${properties.join()}`, unit],
