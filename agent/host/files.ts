@@ -424,8 +424,9 @@ export interface OpenedDatabase {
   readonly problem: ProblemReport | null
 }
 
-/** SQLITE_CORRUPT and SQLITE_NOTADB. */
-const damage: ReadonlySet<unknown> = new Set([11, 26])
+const corrupt = 11
+const notADatabase = 26
+const damage: ReadonlySet<unknown> = new Set([corrupt, notADatabase])
 
 /**
  * Opens a database, made with its folder (0700) if it is missing. SIGKILL is a normal end for it. One that is damaged is moved aside,
@@ -444,6 +445,9 @@ export async function openDatabase(
       database.exec(`PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
         PRAGMA synchronous = ${synchronous.toUpperCase()}; PRAGMA journal_size_limit = 4194304`)
       prepare(database)
+      // A page that the drive has lost is found here: later it would fail each write that comes upon it, at every start anew.
+      const { quick_check: found } = database.prepare('PRAGMA quick_check(1)').get() ?? {}
+      if (found !== 'ok') throw Object.assign(new Error(`${path}: ${found}`), { errcode: corrupt })
       return database
     } catch (error) {
       database.close()

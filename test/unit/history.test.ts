@@ -20,6 +20,8 @@ const value = (metric: MetricName, number: number, part = ''): Datapoint => ({
   dimensions: part === '' ? {} : { [METRICS[metric].per]: part },
   atMs: 0,
 })
+/** Of SQLite, where nobody chooses another. */
+const pageBytes = 4096
 const opened = async (path: string, options = {}) => (await History.open(path, options)).history
 
 t.test('minutes, quarters and hours tell the same', async (t) => {
@@ -161,6 +163,31 @@ t.test('a damaged file is moved aside, and a place that cannot be written says s
   history.add([value('load.one', 1)])
   history.close()
   t.equal((await History.open(path)).damagedPath, null)
+})
+
+t.test('a page that the drive has lost is found when it is opened, whichever it is', async (t) => {
+  const folder = t.testdir()
+  const path = join(folder, 'history.sqlite')
+  const history = await opened(path)
+  for (let at = 0; at < 60; at += 1) {
+    history.turn(beginMs + at * minute)
+    history.add(Array.from({ length: 10 }, (_, vm) => value('vm.cpu', at, `vm-${vm}`)))
+  }
+  history.close()
+  const whole = readFileSync(path)
+  const pages = whole.length / pageBytes
+  t.ok(pages > 10, `${pages} pages`)
+  for (let page = 0; page < pages; page += 1) {
+    const lost = join(folder, `without-${page}.sqlite`)
+    writeFileSync(lost, Buffer.from(whole).fill(0, page * pageBytes, (page + 1) * pageBytes))
+    const { history: again, damagedPath } = await History.open(lost)
+    t.equal(damagedPath, `${lost}.damaged`, `page ${page}`)
+    again.turn(beginMs)
+    again.add([value('vm.cpu', 1, 'vm-1')])
+    t.equal(again.read({ metric: 'vm.cpu', part: 'vm-1', sinceMs: beginMs }, beginMs + minute).length, 1)
+    t.equal(again.problem, null)
+    again.close()
+  }
 })
 
 t.test('what is torn by a power cut opens again with what was whole', async (t) => {
