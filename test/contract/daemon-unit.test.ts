@@ -1,5 +1,6 @@
 // The daemon as installed: the package in a box with a real systemd, its sandbox, its watchdog, and how it begins and ends.
 import t from 'tap'
+import { type Armed, undoFolder } from '../../agent/host/undo-saved.ts'
 import type { Report } from '../../agent/report/report-schema.ts'
 import { bootSystemdBox, builtDeb } from './systemd-box.ts'
 
@@ -116,8 +117,51 @@ t.test('systemd starts it anew when it has not said for too long that it lives',
   t.match(stdout, /Watchdog timeout/)
 })
 
-t.test('the package goes, and the daemon with it', async (t) => {
+/** As an agent leaves it that was killed in the middle: armed, with its timer, and the file at `path` changed. */
+async function leaveChange(path: string): Promise<void> {
+  const content = Buffer.from('old\n').toString('base64')
+  const armed: Armed = {
+    ...{ id: 'one', bootId: 'this', summary: 'a change', armedAtMs: Date.now(), deadlineMs: 600_000 },
+    files: [{ path, kind: 'file', content, mode: 0o644, uid: 0, gid: 0 }],
+    ...{ reload: [], sessions: [] },
+  }
+  await systemctl('start', 'garrison-network-undo-at-stop.service')
+  await box.run(['/usr/bin/systemd-run', '--unit=garrison-network-undo.service', '--on-active=600'])
+  await box.run(['/usr/bin/mkdir', '-p', undoFolder])
+  for (const [at, text] of [
+    [`${undoFolder}/armed.json`, JSON.stringify(armed)],
+    [path, 'new\n'],
+  ] as const)
+    await box.run(['/usr/bin/tee', at], { stdin: text })
+}
+
+t.test('the package stays where a change to the network could not be undone', async (t) => {
+  await leaveChange('/srv/file')
+  // No file can be put back where a folder is.
+  await box.run(['/usr/bin/rm', '/srv/file'])
+  await box.run(['/usr/bin/mkdir', '/srv/file'])
+  const { exit, stderr } = await box.run(['/usr/bin/dpkg', '--remove', 'garrison'], { allowFailure: true })
+  t.equal(exit, 1)
+  t.match(stderr, /could not be undone, so the package stays/)
+  t.ok(await isActive(), 'and goes on')
+  await box.run(['/usr/bin/rmdir', '/srv/file'])
+  t.equal((await box.run(['/usr/bin/garrison', 'network', 'undo'])).exit, 0)
+  await systemctl('stop', 'garrison-network-undo.timer')
+})
+
+t.test('the package goes, and the daemon with it, and what nobody confirmed is undone', async (t) => {
+  await leaveChange('/srv/file')
   await box.run(['/usr/bin/dpkg', '--remove', 'garrison'])
+  t.equal((await box.run(['/usr/bin/cat', '/srv/file'])).stdout, 'old\n')
+  const left = [
+    '/usr/bin/systemctl',
+    'list-units',
+    '--all',
+    '--no-legend',
+    '--plain',
+    'garrison-network-undo*',
+  ]
+  t.equal((await box.run(left)).stdout, '')
   t.match((await box.show(unit, 'ActiveState', 'Result')).ActiveState, /^(inactive|failed)$/)
   await box.run(['/usr/bin/dpkg', '--purge', 'garrison'])
   const { stdout } = await box.run(['/usr/bin/ls', '/var/lib'])
