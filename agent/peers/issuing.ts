@@ -14,7 +14,7 @@ import {
   signRevocation,
   usualLifetimes,
 } from './authority.ts'
-import type { FleetFolder } from './folder.ts'
+import { type FleetFolder, wantDamaged } from './folder.ts'
 import { newSecret, secretHash } from './token.ts'
 import { fingerprintOf, fleetOf, hostPattern, type Identity, isIssuer, type Role } from './trust.ts'
 
@@ -157,8 +157,12 @@ export class Issuing {
   renew({ fleet, host, role, enrolment }: Identity, request: string): Promise<Issued> {
     return this.#answers.do(async () => {
       const issued = await this.#sign(request, { fleet, host, role, enrolment })
-      // It may have been let in by another issuer, that is no more: this one can revoke it from now on.
-      if ((await this.#folder.readEnrolment(host))?.enrolment !== enrolment)
+      const known = await this.#folder.readEnrolment(host).catch((error: unknown) => {
+        wantDamaged(error)
+        return null
+      })
+      // It may be lost, or of another issuer that is no more: this one can revoke the host from now on.
+      if (known?.enrolment !== enrolment)
         await this.#folder.writeEnrolment({ host, role, enrolment, atMs: this.#epochMs() })
       return issued
     })
@@ -260,10 +264,14 @@ export function dueMs(fromMs: number, toMs: number, name = ''): number {
   return fromMs + (toMs - fromMs) * (0.5 + 0.1 * spread)
 }
 
-/** How far the certificate of the issuer here is good for, in epoch milliseconds; null where there is none. */
+/**
+ * How far the certificate of the issuer here is good for, in epoch milliseconds; null where there is none. Throws `fleet.file-damaged`
+ * when anything that it takes to issue certificates cannot be read.
+ */
 export async function issuerUntilMs(folder: FleetFolder): Promise<number | null> {
   const [issuer, authority] = [await folder.readIssuer(), await folder.readAuthority()]
   if (issuer === null || authority === null) return null
+  await folder.readLifetimes()
   const certificate = new X509Certificate(issuer.certificate)
   return isIssuer(certificate, new X509Certificate(authority)) ? certificate.validToDate.getTime() : null
 }

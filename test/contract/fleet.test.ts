@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { makeRequest, signIssuer, usualLifetimes } from '../../agent/peers/authority.ts'
 import { joinFleet } from '../../agent/peers/enrol.ts'
-import { acceptIssuer, invite, requestIssuer, revoke } from '../../agent/peers/issuing.ts'
+import { acceptIssuer, Issuing, invite, requestIssuer, revoke } from '../../agent/peers/issuing.ts'
 import { readCredentials } from '../../agent/peers/keyring.ts'
 import { type FleetHost, FleetWorld, until } from './fleet-world.ts'
 
@@ -235,13 +235,35 @@ t.test('files that are torn cost what was in them, and say so', async (t) => {
 
   await h05.leave()
   const issuerPath = join(h05.folder.path, 'issuer.pem')
-  writeFileSync(issuerPath, readFileSync(issuerPath, 'utf8').replace(/\nM.{40}/, '\n'))
+  const whole = readFileSync(issuerPath, 'utf8')
+  writeFileSync(issuerPath, whole.replace(/\nM.{40}/, '\n'))
   const issuer = await world.start('h05')
   t.match(await issuer.conditions(), [{ code: 'fleet.file-damaged', subject: issuerPath }])
   t.match(await issuer.membership(), { host: 'h05', issuerUntilMs: null })
   await t.rejects(invite(h05.folder, { role: 'read', host: null, untilMs: 0 }, 0), {
     code: 'fleet.file-damaged',
   })
+  writeFileSync(issuerPath, whole)
+
+  const lifetimesPath = join(h05.folder.path, 'lifetimes.json')
+  writeFileSync(lifetimesPath, '')
+  await until('what issuing takes is told at once', async () =>
+    (await issuer.conditions()).some(({ subject }) => subject === lifetimesPath),
+  )
+  t.match(await issuer.membership(), { issuerUntilMs: null }, 'and nobody asks it in vain')
+  rmSync(lifetimesPath)
+  await until(
+    'without it there are the usual ones',
+    async () => (await issuer.membership()).issuerUntilMs !== null,
+  )
+  t.same(await issuer.conditions(), [])
+
+  const { enrolment } = (await h05.folder.readEnrolment('h06')) ?? {}
+  writeFileSync(join(h05.folder.path, 'enrolled/h06.json'), '')
+  const asked = { fleet: (await issuer.membership()).fleet, host: 'h06', role: 'read', expiresMs: 0 } as const
+  const { request } = await makeRequest('h06')
+  await new Issuing(h05.folder, Date.now).renew({ ...asked, enrolment: enrolment ?? '' }, request)
+  t.match(await h05.folder.readEnrolment('h06'), { enrolment }, 'a host that is renewed can be revoked again')
 })
 
 t.test('the fleet port tells Prometheus the metrics, by choice and to members alone', async (t) => {
