@@ -107,7 +107,7 @@ export async function* changeVms(
       changes,
       mayStart: async () => {
         const model = await readModel(await to(), vm, VIR.DOMAIN_XML_INACTIVE)
-        await mayStart(reader, await context.instance(), vm.name, model)
+        await mayStart(reader, vm.name, model)
       },
     })
     const events = inParallel({ items, parallel, signal, clock, work: (vm) => work(handOf(vm), vms) })

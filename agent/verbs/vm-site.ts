@@ -1,5 +1,6 @@
 // What verbs that change the files or the name of a VM have to know of the host.
 
+import { recordedHost } from '../../provisioning/vms/ownership.ts'
 import type { Context } from '../api/context.ts'
 import type { Connection } from '../node-libvirt/index.ts'
 import type { Site } from '../vms/site.ts'
@@ -8,7 +9,7 @@ import type { Site } from '../vms/site.ts'
 export async function siteOf(context: Context<Connection>): Promise<Site> {
   const { reader, performer } = context
   const [host, declared, pools] = await Promise.all([
-    context.instance(),
+    recordedHost(reader),
     context.declaredMachines(),
     reader.pools(),
   ])

@@ -4,24 +4,35 @@ import { parseMountinfo } from '../../provisioning/block/mountinfo.ts'
 import type { HostReader } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import type { DomainModel } from '../../provisioning/vms/domain.ts'
-import { observeOwner, ownershipOf } from '../../provisioning/vms/ownership.ts'
+import { recordedHost } from '../../provisioning/vms/ownership.ts'
 import { failedArrayOf, failedArrayOfDevice, mountOf } from '../../provisioning/vms/storage.ts'
+import { folderOf, ownedFolders } from './site.ts'
 
-const folderOf = (path: string): string => path.slice(0, path.lastIndexOf('/'))
-
-/**
- * Throws why not: `vm.disk-missing`, `vm.array-failed`, `vm.owned-elsewhere`, `vm.owner-damaged`. `host` is what this one is called
- * in the records of owners.
- */
-export async function mayStart(
-  reader: HostReader,
-  host: string,
-  name: string,
-  { disks }: Pick<DomainModel, 'disks'>,
-): Promise<void> {
-  const paths = disks.flatMap(({ source }) =>
+const pathsOf = ({ disks }: Pick<DomainModel, 'disks'>): readonly string[] =>
+  disks.flatMap(({ source }) =>
     source !== null && (source.kind === 'file' || source.kind === 'block') ? [source.at] : [],
   )
+
+/**
+ * Throws `vm.owned-elsewhere`, `vm.owner-damaged` where a record beside a disk of a VM that libvirt is about to start names another
+ * host. Records of other VMs count as well: a VM may be given the disk of another one, but not one that another host has.
+ */
+export async function mayTouch(
+  reader: HostReader,
+  name: string,
+  model: Pick<DomainModel, 'disks'>,
+): Promise<void> {
+  const folders = [...new Set(pathsOf(model).map(folderOf))]
+  await ownedFolders(name, folders, { reader, host: await recordedHost(reader) }, null)
+}
+
+/** Throws why not: `vm.disk-missing`, `vm.array-failed`, `vm.owned-elsewhere`, `vm.owner-damaged`. */
+export async function mayStart(
+  reader: HostReader,
+  name: string,
+  model: Pick<DomainModel, 'disks'>,
+): Promise<void> {
+  const paths = pathsOf(model)
   // The agent may have a mount namespace of its own; VMs are started in that of PID 1.
   const mounts = parseMountinfo((await reader.readText('/proc/1/mountinfo')) ?? '')
   for (const path of paths) {
@@ -47,24 +58,5 @@ export async function mayStart(
       )
   }
   const folders = [...new Set(paths.map(folderOf))]
-  const records = Object.fromEntries(
-    await Promise.all(
-      folders.map(async (folder) => [folder, await observeOwner(reader, folder, name)] as const),
-    ),
-  )
-  const ownership = ownershipOf(records, host)
-  if (ownership.kind === 'damaged')
-    throw new HostError(
-      'vm.owner-damaged',
-      `the record of the owner of ${name} in ${ownership.folder} cannot be read`,
-      {
-        details: { vm: name, folder: ownership.folder },
-      },
-    )
-  if (ownership.kind === 'elsewhere')
-    throw new HostError(
-      'vm.owned-elsewhere',
-      `${name} belongs to ${ownership.owner.host}, says ${ownership.folder}`,
-      { details: { vm: name, host: ownership.owner.host } },
-    )
+  await ownedFolders(name, folders, { reader, host: await recordedHost(reader) })
 }

@@ -71,14 +71,18 @@ export interface OwnFolder {
   readonly owner: Owner
 }
 
-/** Those of some folders that have a record of a VM. Throws `vm.owned-elsewhere`, `vm.owner-damaged`. */
+/**
+ * Those of some folders that have a record of a VM; with `of` null, of whichever VM. Throws `vm.owned-elsewhere`,
+ * `vm.owner-damaged`.
+ */
 export async function ownedFolders(
   name: string,
   folders: readonly string[],
-  { reader, host }: Site,
+  { reader, host }: Pick<Site, 'reader' | 'host'>,
+  of: string | null = name,
 ): Promise<readonly OwnFolder[]> {
   const records = Object.fromEntries(
-    await Promise.all(folders.map(async (one) => [one, await observeOwner(reader, one, name)] as const)),
+    await Promise.all(folders.map(async (one) => [one, await observeOwner(reader, one, of)] as const)),
   )
   const ownership = ownershipOf(records, host)
   if (ownership.kind === 'damaged')

@@ -6,14 +6,15 @@ import type { DomainFacts, FileFacts, HostReader, NetworkFacts, PoolFacts } from
 import { XmlError } from '../libvirt/xml.ts'
 import { HostError } from '../problem.ts'
 import { readDefinition } from './definition.ts'
+import { guardPath } from './guard.ts'
 import { imageFileName } from './image.ts'
 import { diskPath, homePool, machineFolder, seedPath } from './names.ts'
-import { observeOwner, type Record } from './ownership.ts'
+import { observeOwner, type Record, recordedHost } from './ownership.ts'
 import { parseQcow2 } from './qcow2.ts'
 import { type DiskFacts, type DiskFormat, parseQemuImg, qemuImg } from './qemu-img.ts'
 import type { DesiredVms, Machine } from './schema.ts'
 import { seedMark } from './seed.ts'
-import { failedArrayOf, failedArrayOfDevice, mountOf, observeMounts } from './storage.ts'
+import { failedArrayOf, failedArrayOfDevice, isShared, mountOf, observeMounts } from './storage.ts'
 
 /** A declared pool as it is. */
 export interface ObservedPool {
@@ -28,6 +29,8 @@ export interface ObservedPool {
   /** The md array below it that has lost more members than it can do without. */
   readonly failedArray: string | null
   readonly folder: FileFacts['kind'] | null
+  /** Whether other hosts can have its filesystem mounted at the same time. */
+  readonly shared: boolean
 }
 
 /** A file or device that a VM has as a disk, by declaration or by definition. */
@@ -78,6 +81,8 @@ export interface ObservedVms {
   readonly undeclared: readonly Undeclared[]
   /** Images that disks begin as, by their path, as far as they are there. */
   readonly baseImages: Readonly<{ [path: string]: ObservedImage }>
+  /** The hook that keeps libvirt from starting a VM of another host; null where it is not there, or no pool is shared. */
+  readonly guard: string | null
 }
 
 const nothing: ObservedVms = {
@@ -90,6 +95,7 @@ const nothing: ObservedVms = {
   machines: [],
   undeclared: [],
   baseImages: {},
+  guard: null,
 }
 
 /** So many VMs are looked at side by side; the host has other things to do. */
@@ -103,14 +109,6 @@ async function inTurns<One, Result>(
   for (let at = 0; at < all.length; at += sideBySide)
     results.push(...(await Promise.all(all.slice(at, at + sideBySide).map(work))))
   return results
-}
-
-async function observeHost(reader: HostReader): Promise<string> {
-  const assetTag = (await reader.readText('/sys/class/dmi/id/board_asset_tag'))?.trim() ?? ''
-  if (assetTag.startsWith('i-')) return assetTag
-  const machineId = (await reader.readText('/etc/machine-id'))?.trim()
-  if (!machineId) throw new HostError('host.unreadable', '/etc/machine-id is missing or empty')
-  return machineId
 }
 
 async function observeArchitecture(reader: HostReader): Promise<string> {
@@ -148,6 +146,7 @@ async function observePool(
     readOnly: mount !== undefined && [...mount.options, ...mount.superOptions].includes('ro'),
     failedArray: mount === undefined ? null : await failedArrayOf(reader, mount),
     folder: (await reader.facts(path))?.kind ?? null,
+    shared: mount !== undefined && isShared(mount),
   }
 }
 
@@ -329,14 +328,15 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Obs
   const [domains, pools, networks] = await Promise.all([reader.domains(), reader.pools(), reader.networks()])
   const mounts = await observeMounts(reader)
   const declared = Object.keys(vms.machines)
+  const places = await inTurns(Object.entries(vms.pools), ([name, pool]) =>
+    observePool(reader, mounts, pools, desired, name, pool),
+  )
   return {
     asked: vms,
     nowMs: Object.keys(vms.accepted).length > 0 ? await reader.now() : null,
-    host: await observeHost(reader),
+    host: await recordedHost(reader),
     architecture: await observeArchitecture(reader),
-    pools: await inTurns(Object.entries(vms.pools), ([name, pool]) =>
-      observePool(reader, mounts, pools, desired, name, pool),
-    ),
+    pools: places,
     networks: networks.map(({ name, active, autostart, bridge }) => ({ name, active, autostart, bridge })),
     machines: await inTurns(Object.entries(vms.machines), (entry) =>
       observeMachine(reader, mounts, desired, vms, domains, entry),
@@ -345,5 +345,6 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Obs
       .filter(({ name }) => !declared.includes(name))
       .map(({ name, uuid, power }) => ({ name, uuid, power })),
     baseImages: await observeBaseImages(reader, vms),
+    guard: places.some(({ shared }) => shared) ? await reader.readText(guardPath) : null,
   }
 }

@@ -7,6 +7,7 @@
 // - A VM is defined and started only while the highest record in each of its folders names this host.
 
 import type { HostReader } from '../host.ts'
+import { HostError } from '../problem.ts'
 import type { Action } from '../resource.ts'
 
 /** Who a VM belongs to. `epoch` counts how often it was taken. */
@@ -29,8 +30,20 @@ const nameOf = (epoch: number): string => `owner-${String(epoch).padStart(10, '0
 const isRecord = (value: unknown): value is { [key: string]: unknown } =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/** Parses one record; `damaged` unless it says of exactly this epoch and VM whose it is. */
-export function parseOwner(text: string, epoch: number, vm: string): Record {
+/**
+ * What this host is called in records: the EC2 instance-id that Nitro's firmware gives as the board's asset tag, else the
+ * machine-id. Throws `host.unreadable` when there is neither. The metadata are not asked: it must be told without a network.
+ */
+export async function recordedHost(reader: Pick<HostReader, 'readText'>): Promise<string> {
+  const assetTag = (await reader.readText('/sys/class/dmi/id/board_asset_tag'))?.trim() ?? ''
+  if (assetTag.startsWith('i-')) return assetTag
+  const machineId = (await reader.readText('/etc/machine-id'))?.trim()
+  if (!machineId) throw new HostError('host.unreadable', '/etc/machine-id is missing or empty')
+  return machineId
+}
+
+/** Parses one record; `damaged` unless it says of exactly this epoch and VM (`null`: whichever it is of) whose it is. */
+export function parseOwner(text: string, epoch: number, vm: string | null): Record {
   let value: unknown
   try {
     value = JSON.parse(text)
@@ -38,16 +51,16 @@ export function parseOwner(text: string, epoch: number, vm: string): Record {
     if (error instanceof SyntaxError) return 'damaged'
     throw error
   }
-  if (!isRecord(value) || value.schema !== schema || value.epoch !== epoch || value.vm !== vm)
-    return 'damaged'
+  if (!isRecord(value) || value.schema !== schema || value.epoch !== epoch) return 'damaged'
   const { host, uuid } = value
+  if (vm !== null && value.vm !== vm) return 'damaged'
   return typeof host === 'string' && host !== '' && typeof uuid === 'string' && uuid !== ''
     ? { epoch, host, uuid }
     : 'damaged'
 }
 
-/** Reads the highest record of a folder. */
-export async function observeOwner(reader: HostReader, folder: string, vm: string): Promise<Record> {
+/** Reads the highest record of a folder; of `null`, whichever VM it is of. */
+export async function observeOwner(reader: HostReader, folder: string, vm: string | null): Promise<Record> {
   const names = ((await reader.list(folder)) ?? []).filter((name) => recordName.test(name))
   const last = names.at(-1)
   if (last === undefined) return 'none'

@@ -7,6 +7,7 @@ import { RISKS, type Step } from '../resource.ts'
 import { type Definition, verified } from './definition.ts'
 import { type Difference, domainDifferences } from './differences.ts'
 import { diskSteps, imageSteps, keysOf, missingDisks, ownSteps, seedSteps, startObjection } from './files.ts'
+import { guardSteps } from './guard.ts'
 import { diskPath, homePool, seedPath } from './names.ts'
 import type { ObservedVms } from './observe.ts'
 import { planPools } from './pools.ts'
@@ -347,5 +348,5 @@ export function plan(observed: ObservedVms, desired: Desired): readonly Step[] {
       ...powerSteps(vm, observed, desired, vms, coming, defined),
     ]
   })
-  return [...pools, ...steps]
+  return [...guardSteps(observed), ...pools, ...steps]
 }

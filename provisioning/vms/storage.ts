@@ -10,6 +10,15 @@ export async function observeMounts(reader: HostReader): Promise<readonly Mount[
   return parseMountinfo(table?.mountinfo ?? '')
 }
 
+/** Filesystems that several hosts can have mounted at the same time. */
+const sharedTypes: ReadonlySet<string> = new Set([
+  ...['nfs', 'nfs4', 'cifs', 'smb3', 'ceph', 'fuse.ceph', 'glusterfs', 'fuse.glusterfs', 'gfs2', 'ocfs2'],
+  ...['lustre', 'gpfs', 'beegfs', 'orangefs', 'afs', '9p', 'virtiofs', 'fuse.sshfs', 'fuse.s3fs'],
+])
+
+/** Whether other hosts can have the filesystem of a mount at the same time. */
+export const isShared = ({ fsType }: Mount): boolean => sharedTypes.has(fsType)
+
 /** The mount that a path is on: the deepest, and of those at one place the last. */
 export const mountOf = (mounts: readonly Mount[], path: string): Mount | undefined =>
   mounts

@@ -2,6 +2,7 @@
 import t from 'tap'
 import { type Armed, undoFolder } from '../../agent/host/undo-saved.ts'
 import type { Report } from '../../agent/report/report-schema.ts'
+import { guardPath } from '../../provisioning/vms/guard.ts'
 import { bootSystemdBox, builtDeb } from './systemd-box.ts'
 
 const unit = 'garrison.service'
@@ -151,7 +152,11 @@ t.test('the package stays where a change to the network could not be undone', as
 
 t.test('the package goes, and the daemon with it, and what nobody confirmed is undone', async (t) => {
   await leaveChange('/srv/file')
+  await box.run(['/usr/bin/mkdir', '-p', '/etc/libvirt/hooks/qemu.d'])
+  await box.run(['/usr/bin/touch', guardPath])
   await box.run(['/usr/bin/dpkg', '--remove', 'garrison'])
+  const hooks = await box.run(['/usr/bin/ls', '/etc/libvirt/hooks/qemu.d'])
+  t.equal(hooks.stdout, '', 'libvirt is not left asking what is not there')
   t.equal((await box.run(['/usr/bin/cat', '/srv/file'])).stdout, 'old\n')
   const left = [
     '/usr/bin/systemctl',

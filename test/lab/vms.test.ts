@@ -1,5 +1,6 @@
 // VMs on the array's volumes of an installed host: declared, started, and found again after a reboot, a power cut and a SIGKILL.
 import t from 'tap'
+import { guardPath, guardText } from '../../provisioning/vms/guard.ts'
 import { documentOf, garrison, installGarrison, settle, startApply, writeDocument } from './garrison.ts'
 import { bootGuest, defaultDrives, type Guest } from './guest.ts'
 
@@ -63,6 +64,11 @@ t.test('VMs on the volumes of the array', async (t) => {
   const { stdout } = await guest.run(['findmnt', '--noheadings', '--output=TARGET', '--target', folder])
   t.equal(stdout.trim(), folder, 'their disks are on the volume')
 
+  // As apply leaves it where a pool is on a filesystem that other hosts have too.
+  await guest.run(['mkdir', '-p', '/etc/libvirt/hooks/qemu.d'])
+  await guest.writeFile(guardPath, guardText)
+  await guest.run(['chmod', '0755', guardPath])
+
   // Without a system in it a VM does not hear that it is to shut down, and the host would wait for it for five minutes.
   for (const name of Object.keys(two)) await guest.run(['virsh', 'destroy', name])
   await guest.reboot()
@@ -70,9 +76,23 @@ t.test('VMs on the volumes of the array', async (t) => {
   t.strictSame(await domains(guest), running, 'running after a reboot')
   t.equal((await garrison(guest, ['plan'])).exit, 0, 'and settled')
 
+  const stolen = `${folder}/seeded/owner-0000000002.json`
+  const owner = { epoch: 2, host: 'i-0123456789abcdef0', uuid: 'c0ffee00-0000-4000-8000-000000000000' }
+  await guest.writeFile(stolen, JSON.stringify({ schema: 'garrison.owner/1', vm: 'seeded', ...owner }))
+  await guest.run(['sync', folder])
   await guest.powerCut()
   await guest.powerOn()
-  t.strictSame(await domains(guest), running, 'running after a power cut')
+  const left = { blank: 'running', seeded: 'shut off' }
+  t.strictSame(
+    await domains(guest),
+    left,
+    'running after a power cut, but for one that another host has taken',
+  )
+  const refused = await guest.run(['virsh', 'start', 'seeded'], { allowFailure: true })
+  t.match(refused.stderr, 'seeded belongs to i-0123456789abcdef0')
+  t.equal((await garrison(guest, ['vm', 'start', 'seeded'])).exit, 1)
+  await guest.run(['rm', stolen])
+  t.equal((await garrison(guest, ['vm', 'start', 'seeded'])).exit, 0)
   t.equal((await settle(guest)).exit, 0, 'and settled')
 
   for (const step of ['disk', 'define', 'start'])
