@@ -161,7 +161,7 @@ t.test('the package goes, and the daemon with it, and what nobody confirmed is u
   const left = [
     '/usr/bin/systemctl',
     'list-units',
-    '--all',
+    '--state=active,activating,failed',
     '--no-legend',
     '--plain',
     'garrison-network-undo*',
