@@ -15,7 +15,7 @@ import { fetchFile } from './fetch.ts'
 import { errnoOf, makeFolder, moveFile, removeFile, replaceFile } from './files.ts'
 import { performDomain, performNetwork, performPool, type ToLibvirt } from './libvirt-perform.ts'
 import type { Claims } from './linux-host.ts'
-import { performUndo, type UndoParts } from './undo.ts'
+import { assertGoesOn, begin, type Making, performUndo, type UndoParts } from './undo.ts'
 import { undoFolder } from './undo-saved.ts'
 import { systemdTimer } from './undo-timer.ts'
 import { networkProperties, reportIn, self, systemdRun } from './unit.ts'
@@ -172,6 +172,8 @@ export class LinuxPerformer implements Performer {
   readonly #libvirt: ToLibvirt
   readonly #undo: UndoParts
   readonly #ec2: ToEc2
+  /** The change to the network that the next actions belong to. */
+  #making: Making | null = null
 
   constructor({ reader, claims, libvirt, undo, ec2 }: LinuxPerformerOptions) {
     this.#reader = reader
@@ -219,6 +221,11 @@ export class LinuxPerformer implements Performer {
       return {}
     },
     undo: async (action, signal) => {
+      this.#making = null
+      if (action.operation === 'arm') {
+        this.#making = await begin(this.#undo, action)
+        return {}
+      }
       const told = await performUndo(this.#undo, action, signal)
       return told === null ? {} : { stderrTail: told }
     },
@@ -243,6 +250,7 @@ export class LinuxPerformer implements Performer {
     })
     try {
       // The table and the action agree on the kind, which the compiler cannot follow through an index.
+      if (this.#making !== null && action.kind !== 'undo') await assertGoesOn(this.#undo, this.#making)
       const perform = this.#kinds[action.kind] as (action: Action, signal?: AbortSignal) => Promise<Result>
       return outcome(await perform(action, signal))
     } catch (error) {

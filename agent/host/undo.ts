@@ -120,6 +120,33 @@ async function becameOf(folder: string, id: string, missing: string, signal?: Ab
   )
 }
 
+/** A change that is being made. `until` is performance.now() after which it is undone rather than gone on with. */
+export interface Making {
+  readonly id: string
+  readonly until: number
+}
+
+/** Before its deadline nothing more is changed for so long: what is written while it is undone would stay. */
+const restMs = 500
+
+/** Arms, and answers what is being made from now on. */
+export async function begin(
+  parts: UndoParts,
+  action: Extract<UndoAction, { operation: 'arm' }>,
+): Promise<Making> {
+  const until = performance.now() + action.deadlineMs - restMs
+  await arm(parts, action)
+  return { id: (await readArmed(parts.folder))?.id ?? '', until }
+}
+
+/** Throws `undo.undone` when a change may not be gone on with, since it has been undone meanwhile or is about to be. */
+export async function assertGoesOn({ folder }: UndoParts, { id, until }: Making): Promise<void> {
+  const late = 'making it took longer than its deadline'
+  const armed = await readArmed(folder)
+  if (armed?.id !== id) await becameOf(folder, id, late)
+  else if (performance.now() >= until) throw lost(armed.summary, late)
+}
+
 async function testimony(
   parts: UndoParts,
   witness: Witness,
@@ -187,16 +214,13 @@ async function confirm(
   return becameOf(folder, id, missing(), signal)
 }
 
-/** Performs one undo action; what to tell of it, if anything. Throws codes that begin with `undo.`. */
+/** Performs one undo action after the first, `begin`; what to tell of it, if anything. Throws codes that begin with `undo.`. */
 export async function performUndo(
   parts: UndoParts,
-  action: UndoAction,
+  action: Exclude<UndoAction, { operation: 'arm' }>,
   signal?: AbortSignal,
 ): Promise<string | null> {
   switch (action.operation) {
-    case 'arm':
-      await arm(parts, action)
-      return null
     case 'mark':
       await writeMark(parts.folder, await sessionsOf(parts.reader))
       return null

@@ -18,7 +18,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { performUndo, type UndoParts } from '../../agent/host/undo.ts'
+import { begin, performUndo, type UndoParts } from '../../agent/host/undo.ts'
 import { keepChange, readArmed, readEnded, restore } from '../../agent/host/undo-saved.ts'
 import type { UndoTimer } from '../../agent/host/undo-timer.ts'
 import { HostError } from '../../provisioning/problem.ts'
@@ -87,6 +87,29 @@ t.test('at the deadline all is as it was, and what was armed cannot be read by o
   t.ok(existsSync(join(base, 'reloaded')))
 })
 
+t.test('what takes longer than its deadline to be made goes no further', async (t) => {
+  const base = hostFolder(t)
+  const before = shapeOf(base)
+  const performer = undoPerformer(join(base, 'undo'))
+  const actions = actionsOf(base, 2000)
+  for (const action of actions.slice(0, 2)) await performer.perform(action)
+  t.not(JSON.stringify(shapeOf(base)), JSON.stringify(before))
+  while ((await ended(base)) === null) await sleep(20)
+  for (const action of actions.slice(2, 5))
+    await t.rejects(performer.perform(action), { code: 'undo.undone', message: /longer than its deadline/ })
+  t.strictSame(shapeOf(base), before)
+})
+
+t.test('nothing is changed any more just before the deadline', async (t) => {
+  const base = hostFolder(t)
+  const before = shapeOf(base)
+  const performer = undoPerformer(join(base, 'undo'), endlessTimer)
+  const actions = actionsOf(base, 400)
+  await performer.perform(actions[0] as Action)
+  await t.rejects(performer.perform(actions[1] as Action), { code: 'undo.undone' })
+  t.strictSame(shapeOf(base), before)
+})
+
 t.test('confirmed by hand it stays, and the wait for witnesses ends', async (t) => {
   const base = hostFolder(t)
   const performer = undoPerformer(join(base, 'undo'), endlessTimer)
@@ -127,7 +150,7 @@ t.test('an apply that is ended waits for no witness, also while one is being ask
       query: async () => ({ exit: 0, stdout: '', stderr: '' }),
     },
   }
-  await performUndo(parts, { ...arm, files: [join(base, 'etc/changed')], reload: [] })
+  await begin(parts, { ...arm, files: [join(base, 'etc/changed')], reload: [] })
   const confirm = { kind: 'undo', operation: 'confirm', witnesses } as const
   const controller = new AbortController()
   const confirming = performUndo(parts, confirm, controller.signal)
@@ -166,7 +189,7 @@ async function confirmedBy(
       throw new HostError('action.deadline', 'systemd-run did not end in time')
     },
   }
-  await performUndo(parts, { ...arm, files: [join(base, 'etc/changed')], reload: [] })
+  await begin(parts, { ...arm, files: [join(base, 'etc/changed')], reload: [] })
   t.equal(
     await performUndo(parts, { kind: 'undo', operation: 'confirm', witnesses }),
     'confirmed by 192.0.2.1 on lni',
