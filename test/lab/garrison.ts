@@ -53,10 +53,11 @@ export async function garrison(
   deadlineMs = 1_800_000,
 ): Promise<VerbAnswer> {
   const outcome = await guest.run(['garrison', ...words, '--json'], { deadlineMs, allowFailure: true })
-  return parsed(words, outcome)
+  return answerOf(words, outcome)
 }
 
-const parsed = (words: readonly string[], { exit, stdout, stderr }: RunOutcome): VerbAnswer => ({
+/** What a verb that was asked with `--json` has answered; throws when a line is no JSON. */
+export const answerOf = (words: readonly string[], { exit, stdout, stderr }: RunOutcome): VerbAnswer => ({
   exit,
   stderr,
   lines: stdout

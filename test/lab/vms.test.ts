@@ -1,8 +1,9 @@
 // VMs on the array's volumes of an installed host: declared, started, and found again after a reboot, a power cut and a SIGKILL.
 import t from 'tap'
 import { guardPath, guardText } from '../../provisioning/vms/guard.ts'
+import { domains, emulators } from './domains.ts'
 import { documentOf, garrison, installGarrison, settle, startApply, writeDocument } from './garrison.ts'
-import { bootGuest, defaultDrives, type Guest } from './guest.ts'
+import { bootGuest, defaultDrives } from './guest.ts'
 
 const folder = '/var/lib/libvirt/images'
 
@@ -25,27 +26,6 @@ const two = {
     cloudInit: { userData: '#cloud-config\n{}\n' },
   }),
 }
-
-/** What libvirt has: name to power, and whether it starts with the host. */
-async function domains(guest: Guest): Promise<Readonly<Record<string, string>>> {
-  const { stdout } = await guest.run(['virsh', '--quiet', 'list', '--all'])
-  const rows = stdout
-    .split('\n')
-    .flatMap((line) => /^ +(?:\d+|-) +(\S+) +(.+?) *$/.exec(line)?.slice(1, 3) ?? [])
-  return Object.fromEntries(
-    Array.from({ length: rows.length / 2 }, (_, at) => rows.slice(at * 2, at * 2 + 2)),
-  )
-}
-
-/** How many QEMU processes have a VM's name. */
-const emulators = async (guest: Guest, name: string): Promise<number> =>
-  Number(
-    (
-      await guest.run(['pgrep', '--count', '--full', `^/usr/bin/qemu.*guest=${name},`], {
-        allowFailure: true,
-      })
-    ).stdout,
-  )
 
 t.setTimeout(0)
 
