@@ -33,6 +33,9 @@ export async function sitAtConsole(
     note(`garrison: ${code}: ${visible(message)}; what was seen since is not recorded.`)
     return EXIT.error
   }
-  if (by === 'far') note(`The console of ${name} has ended: it is off, or somebody else has taken it.`)
+  if (by === 'far')
+    note(
+      `The console of ${name} has ended: it is off, somebody else has taken it, or Garrison's root side has ended. garrison vm list tells whether it is off.`,
+    )
   return by === 'key' || by === 'far' || by === 'input' ? EXIT.done : EXIT.error
 }
