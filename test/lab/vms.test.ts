@@ -59,7 +59,7 @@ t.test('VMs on the volumes of the array', async (t) => {
   const stolen = `${folder}/seeded/owner-0000000002.json`
   const owner = { epoch: 2, host: 'i-0123456789abcdef0', uuid: 'c0ffee00-0000-4000-8000-000000000000' }
   await guest.writeFile(stolen, JSON.stringify({ schema: 'garrison.owner/1', vm: 'seeded', ...owner }))
-  await guest.run(['sync', folder])
+  await guest.run(['sync'])
   await guest.powerCut()
   await guest.powerOn()
   const left = { blank: 'running', seeded: 'shut off' }
