@@ -223,7 +223,7 @@ class Core extends EventEmitter<ConnectionEvents> {
     this.#streams.add(stream)
     stream.once('close', () => this.#streams.delete(stream))
     try {
-      stream.reply = await rpc.call(name, procedure, args, this.#timed(procedure, options), stream.listener)
+      stream.opened(await rpc.call(name, procedure, args, this.#timed(procedure, options), stream.listener))
       return stream
     } catch (error) {
       stream.destroy()

@@ -3,6 +3,7 @@
 // INVARIANTS
 // - A stream that is not read must not hold up calls, and libvirtd stops reading from a client whose stream it cannot pass
 //   on. So each has a connection of its own, on which nothing is asked by keepalive: silence there is not death.
+// - Its first packets may come before the reply to the call that opens it, and are then read on: the reply is behind them.
 // - The stream has ended well only when libvirt has said so. Everything else destroys it with an error.
 
 import { Duplex } from 'node:stream'
@@ -10,6 +11,9 @@ import { LibvirtConnectionError } from './errors.ts'
 import { frameStatus, streamBytesAtMost } from './frame.ts'
 import type { Procedure } from './procedure.ts'
 import type { Rpc, StreamListener } from './rpc.ts'
+
+/** What is kept of a stream that nobody has yet because its reply has not come. */
+const earlyBytesAtMost = 16 * 1024 * 1024
 
 /** A way for bytes: from libvirt (`in`), to it (`out`), or both. */
 export type StreamWay = 'in' | 'out' | 'both'
@@ -25,6 +29,7 @@ export class LibvirtStream<Reply = unknown> extends Duplex {
   readonly #rpc: Rpc
   readonly #procedure: Procedure<never, unknown>
   #serial = 0
+  #isOpen = false
   #asked = false
   #agreed = false
   #finish: ((error?: Error | null) => void) | null = null
@@ -47,6 +52,12 @@ export class LibvirtStream<Reply = unknown> extends Duplex {
       onFinish: () => this.#agree(),
       onError: (error) => this.#fail(error),
     }
+  }
+
+  /** The call that opened the stream has been replied to. */
+  opened(reply: Reply): void {
+    this.reply = reply
+    this.#isOpen = true
   }
 
   override _read(): void {
@@ -97,7 +108,7 @@ export class LibvirtStream<Reply = unknown> extends Duplex {
   }
 
   #take(bytes: Buffer): boolean {
-    if (bytes.length > 0) return this.push(bytes)
+    if (bytes.length > 0) return this.push(bytes) || (!this.#isOpen && this.readableLength < earlyBytesAtMost)
     // The other side has no more and waits until this one asks to finish.
     this.#askToFinish()
     return true

@@ -418,6 +418,20 @@ withServer('a stream that is not read holds the other side up, and no call', asy
   t.ok(stream.destroyed)
 })
 
+withServer('what comes before the reply does not keep it away', async (t, { server, open }) => {
+  const connection = await open()
+  const early = Buffer.alloc(200_000, 65)
+  server.answers.domainOpenConsole = (received) => {
+    received.socket.write(streamPacket(received, frameStatus.continues, early))
+    // Apart from it, or both would come at once.
+    void sleep(50).then(() => received.socket.write(answer(undefined)(received) as Buffer))
+    return null
+  }
+  const stream = await connection.domainOpenConsole({ dom }, { deadlineMs: 1000 })
+  const { value } = await stream[Symbol.asyncIterator]().next()
+  t.ok(early.equals(value), 'and is not lost')
+})
+
 withServer('a stream that ends without being asked is none of libvirt’s', async (t, { server, open }) => {
   const connection = await open()
   server.answers.domainScreenshot = (received) =>
