@@ -2,9 +2,10 @@
 
 import { parseXml, XmlError } from '../libvirt/xml.ts'
 import type { Finding } from '../resource.ts'
+import { rulesPath } from './files.ts'
 import { frameChains } from './frames.ts'
 import { differingParts, readNetwork } from './network.ts'
-import { sameTable } from './nft.ts'
+import { isOfScript, sameTable } from './nft.ts'
 import type { ObservedVmnets } from './observe.ts'
 import { definedModel, type Resolved, resolveNetworks } from './resolve.ts'
 import { chainsFor } from './rules.ts'
@@ -111,6 +112,27 @@ const unguarded = ({ asked, networks }: ObservedVmnets): readonly string[] =>
       : [],
   )
 
+/** Rules that are not those declared: of before, while the document or a VM has changed since, or somebody else's doing. */
+function rulesFinding({ table, frames, files }: ObservedVmnets): Finding {
+  const script = files[rulesPath] ?? ''
+  if (table !== null && isOfScript(table, script, 'inet') && isOfScript(frames, script, 'bridge'))
+    return {
+      code: 'vmnets.rules-wait',
+      severity: 'notice',
+      text: 'the rules for the VMs’ traffic are those that Garrison wrote before the document, a VM or an uplink was another',
+      remedy: 'garrison apply loads the new ones; garrison plan says what they are.',
+    }
+  return {
+    code: 'vmnets.rules-changed',
+    severity: 'high',
+    text:
+      table === null
+        ? 'the rules for the VMs’ traffic are not loaded: VMs may send from any address to anywhere'
+        : 'the rules for the VMs’ traffic are neither those that are declared nor those that Garrison wrote',
+    remedy: 'garrison apply loads them; nft list table inet garrison_vms shows what is there.',
+  }
+}
+
 /** Judges the networks. Pure. */
 export function check(observed: ObservedVmnets): readonly Finding[] {
   const { asked, attachments, table } = observed
@@ -128,19 +150,7 @@ export function check(observed: ObservedVmnets): readonly Finding[] {
     sameTable(observed.frames, frameChains(observed, standing))
   return [
     ...all.flatMap((one) => [...networkFindings(observed, one)]),
-    ...(isActive && !isLost && !isAsDeclared
-      ? [
-          {
-            code: 'vmnets.rules-changed',
-            severity: 'high',
-            text:
-              table === null
-                ? 'the rules for the VMs’ traffic are not loaded: VMs may send from any address to anywhere'
-                : 'the rules for the VMs’ traffic are not those that were declared',
-            remedy: 'garrison apply loads them; nft list table inet garrison_vms shows what is there.',
-          } as const,
-        ]
-      : []),
+    ...(isActive && !isLost && !isAsDeclared ? [rulesFinding(observed)] : []),
     ...unguarded(observed).map(
       (name) =>
         ({

@@ -133,18 +133,24 @@ export function parseTable({ exit, stdout, stderr }: Answer): readonly ObservedC
   }
 }
 
+/** What a chain is and says, to be compared. */
+const said = (name: string, hook: string, comments: readonly string[]): string =>
+  JSON.stringify([name, hook, ...comments])
+
+const saidBy = (observed: readonly ObservedChain[] | null): string =>
+  (observed ?? [])
+    .map(({ name, hook, rules }) =>
+      said(
+        name,
+        hook,
+        rules.map(({ comment }) => comment),
+      ),
+    )
+    .toSorted()
+    .join()
+
 /** Whether the table that is there says what is wanted. */
 export function sameTable(observed: readonly ObservedChain[] | null, wanted: readonly Chain[]): boolean {
-  if (observed === null) return wanted.length === 0
-  const said = (name: string, hook: string, comments: readonly string[]) =>
-    JSON.stringify([name, hook, ...comments])
-  const there = observed.map(({ name, hook, rules }) =>
-    said(
-      name,
-      hook,
-      rules.map(({ comment }) => comment),
-    ),
-  )
   const meant = wanted.map(({ name, hook, rules }) =>
     said(
       name,
@@ -152,5 +158,25 @@ export function sameTable(observed: readonly ObservedChain[] | null, wanted: rea
       rules.map(commentOf),
     ),
   )
-  return there.length === meant.length && there.toSorted().join() === meant.toSorted().join()
+  return saidBy(observed) === meant.toSorted().join()
+}
+
+const writtenChain =
+  /^ {2}chain (\S+) \{\n(?: {4}type (\w+) hook (\w+) priority (-?\d+); policy accept;\n)?(.*?)^ {2}\}/gms
+
+/** Whether the table that is there says what a script does that `nftScript` has written. */
+export function isOfScript(
+  observed: readonly ObservedChain[] | null,
+  script: string,
+  family: TableFamily,
+): boolean {
+  const [, body = ''] = new RegExp(`^table ${family} ${tableName} \\{\n(.*?)^\\}`, 'ms').exec(script) ?? []
+  const written = [...body.matchAll(writtenChain)].map(([, name = '', type, at = '', priority, rules = '']) =>
+    said(
+      name,
+      type === undefined ? '' : hookText(type, at, Number(priority), 'accept'),
+      [...rules.matchAll(/ comment "([^"]*)"$/gm)].map(([, comment = '']) => comment),
+    ),
+  )
+  return saidBy(observed) === written.toSorted().join()
 }
