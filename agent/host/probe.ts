@@ -7,6 +7,7 @@
 import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { type DhcpAnswer, oddnessOf, parseDhcpAnswer } from '../../provisioning/link/dhcp.ts'
 import { ipNeighbours, parseNeighbours } from '../../provisioning/link/ip.ts'
 import type { ProbeRecord } from '../../provisioning/link/probe.ts'
 import { type Argv, type Execution, execute, lastLines } from './exec.ts'
@@ -55,26 +56,49 @@ function discover(xid: Buffer, mac: string): Buffer {
   return packet
 }
 
-/** Whether a DHCP server makes an offer to a MAC; nothing is asked for after it. */
-async function offered(mac: string): Promise<boolean> {
+const othersMs = 500
+const mostAnswers = 16
+
+/** What DHCP servers answer to a MAC, the first and who answers within half a second after it; nothing is asked for after it. */
+async function answersTo(mac: string): Promise<readonly DhcpAnswer[]> {
   const xid = randomBytes(4)
   const socket = createSocket('udp4')
+  const answers: DhcpAnswer[] = []
   const { promise, resolve, reject } = Promise.withResolvers<boolean>()
   socket.on('error', reject)
   socket.on('message', (packet) => {
-    if (packet.length >= 240 && packet[0] === 2 && packet.subarray(4, 8).equals(xid)) resolve(true)
+    const answer = answers.length < mostAnswers ? parseDhcpAnswer(packet, xid) : null
+    if (answer === null) return
+    answers.push(answer)
+    resolve(true)
   })
   try {
     await new Promise<void>((bound) => socket.bind(68, '0.0.0.0', bound))
     socket.setBroadcast(true)
-    for (let sent = 0; sent < tries; sent += 1) {
+    for (let sent = 0; sent < tries && answers.length === 0; sent += 1) {
       socket.send(discover(xid, mac), 67, '255.255.255.255')
-      if (await Promise.race([promise, sleep(2000, false)])) return true
+      if (await Promise.race([promise, sleep(2000, false)])) await sleep(othersMs)
     }
-    return false
+    return answers
   } finally {
     socket.close()
   }
+}
+
+/** What is wrong with the answers of DHCP servers, in words. */
+function oddnessOfAll(answers: readonly DhcpAnswer[]): readonly string[] {
+  const offers = answers.filter(({ kind }) => kind === 'offer')
+  const servers = [...new Set(offers.flatMap(({ server }) => server ?? []))].sort()
+  const odd = offers.flatMap((offer) => {
+    const wrong = oddnessOf(offer)
+    const by = offer.server ?? 'a server without a name'
+    return wrong.length === 0 ? [] : `${by} offers ${offer.address}: ${wrong.join('; ')}`
+  })
+  return [
+    ...new Set(odd),
+    ...(servers.length > 1 ? [`${servers.length} servers offer addresses: ${servers.join(', ')}`] : []),
+    ...(answers.some(({ kind }) => kind === 'nak') ? ['a server refuses what nobody has asked it for'] : []),
+  ]
 }
 
 /** Measures. What cannot be is `unknown`, with a note why. */
@@ -140,9 +164,12 @@ export async function measure(task: ProbeTask, atMs: number): Promise<ProbeRecor
       return knows((await run(ipNeighbours())).stdout, name, to)
     })
 
-  async function second(arp: Answers): Promise<Pick<ProbeRecord, 'secondMac' | 'dhcp' | 'dhcpBy'>> {
+  async function second(arp: Answers): Promise<Pick<ProbeRecord, 'secondMac' | 'dhcp' | 'dhcpBy' | 'odd'>> {
     const lease = task.leased ? ({ dhcp: 'answers', dhcpBy: 'lease' } as const) : null
-    const nothing = { secondMac: 'unknown', ...(lease ?? { dhcp: 'unknown', dhcpBy: null }) } as const
+    const nothing = {
+      ...{ secondMac: 'unknown', odd: [] },
+      ...(lease ?? { dhcp: 'unknown', dhcpBy: null }),
+    } satisfies Awaited<ReturnType<typeof second>>
     if (task.ownMac) {
       notes.push('second MAC: not tried, as was asked for')
       return nothing
@@ -150,13 +177,15 @@ export async function measure(task: ProbeTask, atMs: number): Promise<ProbeRecor
     const other = ['02', ...(randomBytes(5).toString('hex').match(/../g) ?? [])].join(':')
     const seen = await over('second', ['address', other, 'type', 'macvlan', 'mode', 'private'], async () => ({
       gateway: gateway !== null && (await asks('second', gateway)),
-      server: await offered(other),
+      answers: await answersTo(other),
     }))
     if (seen === null) return nothing
-    if (seen.gateway || seen.server)
+    const isOffered = seen.answers.some(({ kind }) => kind === 'offer')
+    if (seen.gateway || seen.answers.length > 0)
       return {
         secondMac: 'passes',
-        ...(lease ?? (seen.server ? { dhcp: 'answers', dhcpBy: 'offer' } : { dhcp: 'silent', dhcpBy: null })),
+        odd: [...oddnessOfAll(seen.answers)],
+        ...(lease ?? (isOffered ? { dhcp: 'answers', dhcpBy: 'offer' } : { dhcp: 'silent', dhcpBy: null })),
       }
     return arp === 'answers' ? { ...nothing, secondMac: 'dropped' } : nothing
   }
@@ -213,7 +242,8 @@ export async function measure(task: ProbeTask, atMs: number): Promise<ProbeRecor
         ? await over(
             `vlan${id}`,
             ['type', 'vlan', 'id', `${id}`],
-            async () => (router !== null && (await asks(`vlan${id}`, router))) || (await offered(mac)),
+            async () =>
+              (router !== null && (await asks(`vlan${id}`, router))) || (await answersTo(mac)).length > 0,
           )
         : used.leased ||
           (router === null ? null : await anyOf(async () => (await asksOnHost(used.device, router)).arp))

@@ -208,6 +208,7 @@ export function render(probe: NetworkProbe, terminal: Terminal): string {
     mtu,
     vlans,
     dns,
+    odd,
   } = probe
   const row = (label: string, text: string): string => paragraph(`  ${label}`, text, indent)
   return [
@@ -221,6 +222,7 @@ export function render(probe: NetworkProbe, terminal: Terminal): string {
     row('second MAC', secondMac),
     row('second addr.', secondAddress),
     row('DHCP', dhcpBy === null ? dhcp : `${dhcp} (${dhcpBy})`),
+    ...odd.map((text) => row('', text)),
     row('path MTU', pathMtu === null ? 'unknown' : `${pathMtu} of ${mtu}`),
     ...vlans.map(({ id, answers }) => row(`VLAN ${id}`, answers)),
     ...dns.map(({ server, answers }) => row('name server', `${server}: ${answers}`)),

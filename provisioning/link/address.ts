@@ -99,3 +99,14 @@ export function endsOf(cidr: Cidr): { readonly first: bigint; readonly last: big
 
 /** How many addresses a network has. */
 export const countOf = ({ family, prefix }: Cidr): bigint => 1n << BigInt(bits[family] - prefix)
+
+/** Networks in which no host of a LAN has an address: unspecified, loopback, link-local, multicast and what is reserved beyond. */
+export const notOfHosts: readonly Cidr[] = [
+  '0.0.0.0/8',
+  '127.0.0.0/8',
+  '169.254.0.0/16',
+  '224.0.0.0/3',
+  '::/127',
+  'fe80::/10',
+  'ff00::/8',
+].flatMap((text) => parseCidr(text) ?? [])

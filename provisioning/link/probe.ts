@@ -27,6 +27,8 @@ const measured = z.object({
   /** A DHCP server answers. `lease`: the interface has its address from one; `offer`: one made an offer to another MAC. */
   dhcp: answered,
   dhcpBy: z.enum(['lease', 'offer']).nullable(),
+  /** What is wrong with what DHCP servers answer; older records have it not. */
+  odd: z.array(z.string()).default([]),
   /** The largest packet in bytes that reaches the gateway whole, no more than the MTU of the interface; null: not known. */
   pathMtu: z.number().nullable(),
   mtu: z.number(),
@@ -59,6 +61,7 @@ export function meaningOf({
   pathMtu,
   mtu,
   vlans,
+  odd,
 }: ProbeRecord): readonly string[] {
   const mode =
     secondMac === 'passes'
@@ -78,6 +81,9 @@ export function meaningOf({
         ]
       : []),
     mode,
+    ...(odd.length > 0
+      ? ['address: dhcp is not to be relied on here: find that DHCP server, or give a static address']
+      : []),
     ...(pathMtu !== null && pathMtu < mtu
       ? [`give it mtu: ${pathMtu}: larger packets are lost on the way`]
       : []),

@@ -1,7 +1,7 @@
 // The part of the desired document about the host's interfaces to the networks outside.
 
 import { z } from 'zod'
-import { contains, networkOf, overlaps, parseCidr, parseIp } from '../link/address.ts'
+import { contains, networkOf, notOfHosts, overlaps, parseCidr, parseIp } from '../link/address.ts'
 import type { Family } from '../link/ip.ts'
 import { lniSchema } from './lni.ts'
 
@@ -27,18 +27,8 @@ const interfaceAddress = (family: Family, like: string) =>
     }, 'must be the address of one host, not of a whole network')
     .refine((text) => {
       const cidr = parseCidr(text)
-      return cidr === null || !notAHost.some((network) => contains(network, cidr))
+      return cidr === null || !notOfHosts.some((network) => contains(network, cidr))
     }, 'must be the address of a host, not loopback, multicast, link-local or unspecified')
-
-const notAHost = [
-  '0.0.0.0/8',
-  '127.0.0.0/8',
-  '169.254.0.0/16',
-  '224.0.0.0/3',
-  '::/127',
-  'fe80::/10',
-  'ff00::/8',
-].flatMap((text) => parseCidr(text) ?? [])
 
 const nameServers = z
   .array(z.string().refine((text) => parseIp(text) !== null, 'must be the address of a name server'))
@@ -95,7 +85,7 @@ const routes = z
       }, 'must be a network such as 198.51.100.0/24 (not 0.0.0.0/0: that is defaultRoute)')
       .refine((text) => {
         const cidr = parseCidr(text)
-        return cidr === null || !notAHost.some((network) => overlaps(network, cidr))
+        return cidr === null || !notOfHosts.some((network) => overlaps(network, cidr))
       }, 'must be a network of hosts, not loopback, multicast or link-local'),
   )
   .max(64)

@@ -7,6 +7,7 @@ import type { ProbeRecord } from '../../provisioning/link/probe.ts'
 import { meaningOf, parseProbe } from '../../provisioning/link/probe.ts'
 import { ensureRequirements } from '../lab/requirements.ts'
 import { cable, namespaces } from './namespaces.ts'
+import { answer, bytesOf, seconds, startOddDhcp } from './odd-dhcp.ts'
 
 await ensureRequirements(
   (line) => t.comment(line),
@@ -161,4 +162,49 @@ t.test('a VLAN that the host is in is asked for over its interface there', async
     ['answers', 'silent', 'unknown'],
   )
   t.match(notes.join(), /VLAN 22: lni of this host is in it/)
+})
+
+t.test('DHCP servers that make no sense are told of, with what to do', async (t) => {
+  rules('')
+  const rogue = made.make('rogue')
+  cable(wire, 'third', rogue, 'rogue')
+  wire.ip('link', 'set', 'dev', 'third', 'master', 'switch')
+  rogue.ip('address', 'add', '192.0.2.2/24', 'dev', 'rogue')
+  const server = await startOddDhcp(rogue, folder, '192.0.2.2')
+  const named = { 54: bytesOf('192.0.2.2') }
+  server.serve({ answers: [answer(named)] })
+  t.match(probe().odd, ['2 servers offer addresses: 192.0.2.1, 192.0.2.2'])
+  const quiet =
+    'table bridge quiet { chain in { type filter hook prerouting priority 1; iifname rest udp sport 67 drop; }; }'
+  t.equal(wire.run(['/usr/sbin/nft', quiet]).exit, 0)
+  t.match(probe(), { dhcp: 'answers', dhcpBy: 'offer', odd: [] })
+  const odd = [
+    answer({ ...named, 51: seconds(0) }, '192.0.2.51'),
+    answer({ ...named, 1: bytesOf('0.0.0.0') }, '192.0.2.52'),
+    answer({ ...named, 3: bytesOf('198.18.0.1') }, '192.0.2.53'),
+    answer({ ...named, 26: [0, 68] }, '192.0.2.54'),
+    answer({ 54: null }, '192.0.2.55'),
+    answer(named, '169.254.169.254'),
+    answer(named, '192.0.2.255'),
+    answer({ ...named, 12: [...Buffer.from('evil\n\u001b[2J')] }, '192.0.2.56', [12, 250, 27, 91]),
+  ]
+  server.serve({ answers: odd })
+  const record = probe()
+  t.match(record, { secondMac: 'passes', dhcp: 'answers' })
+  for (const [at, words] of [
+    'for 0 s',
+    'a network of /0',
+    'the router 198.18.0.1 is outside',
+    'an MTU of 68',
+    'no server is named',
+    'no address of a host',
+    'the address of a whole network',
+    'longer than the packet',
+  ].entries())
+    t.match(record.odd[at], words)
+  t.notMatch(JSON.stringify(record), /evil|u001b/)
+  t.match(meaningOf(record).join('\n'), /dhcp is not to be relied on here: .* static address/)
+  server.serve({ answers: [], refusals: 50 })
+  const refused = probe()
+  t.match(refused, { secondMac: 'passes', dhcp: 'silent', odd: [/refuses/] })
 })

@@ -47,6 +47,7 @@ export const probed = (secondMac: ProbeRecord['secondMac'], mac = lniMac): Probe
     dhcp: 'unknown',
     dhcpBy: null,
     pathMtu: null,
+    odd: [],
     mtu: 1500,
     vlans: [],
     dns: [],
