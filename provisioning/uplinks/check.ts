@@ -1,9 +1,10 @@
 // Judges the interfaces to the networks outside, and says in one line what there is.
 
-import { contains, overlaps, parseCidr } from '../link/address.ts'
+import { contains, formatCidr, formatIp, notOfHosts, overlaps, parseCidr } from '../link/address.ts'
 import type { Finding } from '../resource.ts'
 import { checkLni } from './lni.ts'
 import type { ObservedInterface, ObservedUplinks } from './observe.ts'
+import { doubtOf, linkLocalServices, toldOn } from './want.ts'
 
 type Found = (
   code: string,
@@ -12,6 +13,8 @@ type Found = (
   text: string,
   remedy: string,
 ) => void
+
+const leastMtu = 576
 
 const isIpv4 = (address: string): boolean => !address.includes(':')
 
@@ -52,8 +55,16 @@ function checkInterface(one: ObservedInterface, found: Found): void {
       'uplinks.no-lease',
       'high',
       key,
-      `${key} (${link.name}) has no address: no DHCP server has answered`,
-      'See whether the network has one and knows this MAC; or give a static address in the document.',
+      `${key} (${link.name}) has no address: no DHCP server has given it one that it takes`,
+      'See whether the network has one and knows this MAC, and the log of systemd-networkd or NetworkManager; or give a static address in the document.',
+    )
+  if (link.mtu < leastMtu)
+    found(
+      'uplinks.mtu-small',
+      'high',
+      key,
+      `${key} (${link.name}) has an MTU of ${link.mtu} bytes, and IPv4 needs ${leastMtu}`,
+      'Its DHCP server may have said so: give mtu in the document.',
     )
   if (link.duplicates.length > 0)
     found(
@@ -65,57 +76,97 @@ function checkInterface(one: ObservedInterface, found: Found): void {
     )
 }
 
-const metadata = ['169.254.169.254/32', 'fd00:ec2::254/128'].flatMap((text) => parseCidr(text) ?? [])
+const linkLocal = Object.values(linkLocalServices)
+  .flat()
+  .flatMap((text) => parseCidr(text) ?? [])
 
-/** Whether a network that is not that of a default route has the metadata in it. */
-const covers = (text: string): boolean => {
+/** What of AWS's link-local services a network has in it that is not that of a default route. */
+const covered = (text: string): string | null => {
   const cidr = parseCidr(text)
-  return cidr !== null && cidr.prefix > 0 && metadata.some((service) => contains(cidr, service))
+  if (cidr === null || cidr.prefix === 0) return null
+  // The metadata are the last of them, and those that matter most.
+  const place = linkLocal.findLast((one) => contains(cidr, one))
+  return place === undefined ? null : formatIp(place)
+}
+
+const overlap = (one: string, other: string): boolean => {
+  const [first, second] = [parseCidr(one), parseCidr(other)]
+  return first !== null && second !== null && overlaps(first, second)
+}
+
+const leaseRemedy = 'See who gave it (its DHCP server, ip route); give a static address in the document.'
+
+/** A lease may have no sense, and may lead here what the host reaches over the interface that it is managed over. */
+function checkLease(observed: ObservedUplinks, { key, link }: ObservedInterface, found: Found): void {
+  const addresses = link?.addresses ?? []
+  const odd = addresses.find(
+    (text) => covered(text) === null && notOfHosts.some((net) => overlap(text, formatCidr(net))),
+  )
+  const doubts = (['inet', 'inet6'] as const).flatMap((family) =>
+    toldOn(observed, key, family).flatMap((told) => doubtOf(observed, key, told) ?? []),
+  )
+  const why =
+    odd === undefined ? doubts.find(({ isAnothers }) => !isAnothers)?.why : `${odd} is in no network of hosts`
+  if (why !== undefined)
+    found('uplinks.odd-lease', 'high', key, `the lease of ${key} makes no sense: ${why}`, leaseRemedy)
+  const managing = observed.interfaces.find(({ management }) => management)
+  if (managing === undefined || managing.key === key) return
+  const theirs = (managing.link?.routes ?? [])
+    .map(({ to }) => to)
+    .filter((to) => !to.endsWith('/0') && covered(to) === null)
+  const leads = [
+    ...(link?.told ?? []).flatMap((to) =>
+      [...(managing.link?.addresses ?? []), ...theirs].some((net) => overlap(net, to)) ? to : [],
+    ),
+    ...addresses.filter((address) => theirs.some((net) => overlap(net, address))),
+  ]
+  if (leads[0] !== undefined)
+    found(
+      'uplinks.takes-management',
+      'high',
+      key,
+      `${leads[0]} on ${key} leads away what the host reaches over ${managing.key}`,
+      leaseRemedy,
+    )
 }
 
 /** A lease or an advertisement may put an interface into a network that is another's. */
-function checkNetworks(interfaces: readonly ObservedInterface[], found: Found): void {
+function checkNetworks(observed: ObservedUplinks, found: Found): void {
   const seen: { readonly key: string; readonly address: string }[] = []
-  for (const { key, link, management } of interfaces) {
-    const nets = [...(link?.addresses ?? []), ...(link?.routes ?? []).map(({ to }) => to)]
-    const taken = nets.find((text) => covers(text))
-    if (!management && taken !== undefined)
+  for (const one of observed.interfaces) {
+    const { key, link, management, dhcp } = one
+    const addresses = link?.addresses ?? []
+    const nets = [...addresses, ...(link?.routes ?? []).map(({ to }) => to)]
+    const taken = management ? undefined : nets.find((text) => covered(text) !== null)
+    const [both] = addresses.flatMap((address) =>
+      seen
+        .filter((earlier) => earlier.key !== key && overlap(earlier.address, address))
+        .map((earlier) => ({ address, earlier })),
+    )
+    if (taken !== undefined)
       found(
         'uplinks.takes-metadata',
         'high',
         key,
-        `${taken} on ${key} covers the address of the instance metadata`,
-        'See who gave it (its DHCP server, ip route); give a static address in the document.',
+        `${taken} on ${key} covers ${covered(taken)}, where AWS serves the instance (metadata, names, time)`,
+        leaseRemedy,
       )
-    for (const address of link?.addresses ?? []) {
-      const cidr = parseCidr(address)
-      if (cidr === null) continue
-      const other = seen.find((earlier) => {
-        const network = parseCidr(earlier.address)
-        return earlier.key !== key && network !== null && overlaps(network, cidr)
-      })
-      if (other !== undefined)
-        found(
-          'uplinks.overlap',
-          'high',
-          key,
-          `${address} on ${key} is in the same network as ${other.address} on ${other.key}`,
-          'Answers may leave over the wrong one of them: give each a network of its own.',
-        )
-      seen.push({ key, address })
-    }
+    if (both !== undefined)
+      found(
+        'uplinks.overlap',
+        'high',
+        key,
+        `${both.address} on ${key} is in the same network as ${both.earlier.address} on ${both.earlier.key}`,
+        'Answers may leave over the wrong one of them: give each a network of its own.',
+      )
+    if (dhcp && taken === undefined && both === undefined) checkLease(observed, one, found)
+    seen.push(...addresses.map((address) => ({ key, address })))
   }
 }
 
 /** Judges the uplinks. Pure. */
-export function check({
-  interfaces,
-  defaults,
-  both,
-  backend,
-  lni,
-  instanceProblem,
-}: ObservedUplinks): readonly Finding[] {
+export function check(observed: ObservedUplinks): readonly Finding[] {
+  const { interfaces, defaults, both, backend, lni, instanceProblem } = observed
   const findings: Finding[] = []
   const found: Found = (code, severity, subject, text, remedy) => {
     findings.push({ code, severity, subject, text, remedy })
@@ -124,7 +175,7 @@ export function check({
   if (instanceProblem !== null)
     found('uplinks.metadata-silent', 'warning', 'imds', instanceProblem.message, instanceProblem.remedy)
   for (const one of interfaces) checkInterface(one, found)
-  checkNetworks(interfaces, found)
+  checkNetworks(observed, found)
   const carrier = interfaces.find(({ carriesDefault }) => carriesDefault)
   if (carrier?.link?.carrier && defaults.inet?.device !== carrier.link.name)
     found(

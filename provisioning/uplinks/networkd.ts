@@ -32,7 +32,7 @@ const matchLines = ({ mac, key }: Pick<Wanted, 'mac' | 'key'>): readonly string[
     ? ['[Match]', `Name=${key}`, 'Kind=vlan']
     : ['[Match]', `MACAddress=${mac}`, 'Type=ether', 'Kind=!vlan macvlan macvtap ipvlan bridge bond team']
 
-const dhcpLines = ({ metric }: Wanted): readonly string[] => [
+const dhcpLines = ({ metric, management }: Wanted): readonly string[] => [
   '',
   '[DHCPv4]',
   'ClientIdentifier=mac',
@@ -45,6 +45,8 @@ const dhcpLines = ({ metric }: Wanted): readonly string[] => [
   'UseHostname=no',
   'UseNTP=no',
   'UseMTU=no',
+  // Whatever it calls a name server, an endpoint of AWS as well, would be led to this interface.
+  ...(management ? [] : ['RoutesToDNS=no']),
 ]
 
 const advertisedLines = ({ metric }: Wanted): readonly string[] => [
@@ -93,7 +95,8 @@ function network(wanted: Wanted): OwnFile {
             ? []
             : ['Scope=link']
           : [`Gateway=${via}`, ...(dhcp || advertised ? ['GatewayOnLink=yes'] : [])]),
-        ...(table === null ? [] : [`Table=${table}`]),
+        // What is on the link itself comes before what a server says of it; 0 is what the kernel makes of a static address.
+        ...(table !== null ? [`Table=${table}`] : via === null ? ['Metric=1'] : []),
       ]),
       rules.flatMap(({ from, table }) => [
         '',

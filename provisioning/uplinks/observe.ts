@@ -13,6 +13,7 @@ import {
   ipRoutes,
   ipRules,
   type Link,
+  mainTable,
   parseLinks,
   parseRoutes,
   parseRules,
@@ -58,6 +59,8 @@ export interface ObservedLink {
     readonly table: number
     readonly metric: number
   }[]
+  /** Where DHCP or advertisements lead packets over it in the main table, beside the default route. */
+  readonly told: readonly string[]
 }
 
 /** Who has configured an interface: a file of networkd, a profile of NetworkManager. */
@@ -169,6 +172,7 @@ const rulesOf = async (reader: HostReader): Promise<readonly string[]> =>
     )
 
 const kernelProtocol = 2
+const toldProtocols = [9, 16]
 
 const cidrText = ({ address, prefix }: Address): string => {
   const cidr = parseCidr(`${address}/${prefix}`)
@@ -179,6 +183,9 @@ const isGlobal = ({ scope }: Address): boolean => scope === 'global' || scope ==
 
 function linkOf(link: Link, routes: readonly Route[]): ObservedLink {
   const global = link.addresses.filter(isGlobal)
+  const over = routes
+    .filter(({ type, protocol }) => type === 'unicast' && protocol !== kernelProtocol)
+    .filter(({ hops }) => hops.some(({ device }) => device === link.name))
   return {
     index: link.index,
     name: link.name,
@@ -189,10 +196,10 @@ function linkOf(link: Link, routes: readonly Route[]): ObservedLink {
     duplicates: global.filter(({ duplicate }) => duplicate).map(cidrText),
     vlan: link.vlan === null ? null : { id: link.vlan.id, parent: link.parent },
     master: link.master,
-    routes: routes
-      .filter(({ type, protocol }) => type === 'unicast' && protocol !== kernelProtocol)
-      .filter(({ hops }) => hops.some(({ device }) => device === link.name))
-      .map(({ to, via, table, metric }) => ({ to, via, table, metric })),
+    routes: over.map(({ to, via, table, metric }) => ({ to, via, table, metric })),
+    told: over
+      .filter(({ table, protocol }) => table === mainTable && toldProtocols.includes(protocol))
+      .flatMap(({ to }) => (to.endsWith('/0') ? [] : to)),
   }
 }
 

@@ -2,9 +2,18 @@
 
 import { createHash } from 'node:crypto'
 import type { Desired } from '../desired.ts'
-import { contains, formatCidr, formatIp, networkOf, parseCidr, parseIp } from '../link/address.ts'
+import {
+  contains,
+  formatCidr,
+  formatIp,
+  networkOf,
+  notOfHosts,
+  overlaps,
+  parseCidr,
+  parseIp,
+} from '../link/address.ts'
 import { type Family, mainTable } from '../link/ip.ts'
-import type { ObservedUplinks } from './observe.ts'
+import type { ObservedInterface, ObservedUplinks } from './observe.ts'
 import { keepsAddress, type WrittenUplink, type WrittenVlan } from './schema.ts'
 
 /** A route of our own; `via` is null for what is on the link itself, `table` for the main one. */
@@ -77,8 +86,8 @@ function tablesOf(keys: readonly string[]): ReadonlyMap<string, number> {
   return taken
 }
 
-// What AWS serves to an instance at addresses of its link: metadata, name service, time.
-const linkLocalServices: Readonly<Record<Family, readonly string[]>> = {
+/** What AWS serves to an instance at addresses of its link: metadata, name service, time. */
+export const linkLocalServices: Readonly<Record<Family, readonly string[]>> = {
   inet: ['169.254.169.123/32', '169.254.169.253/32', '169.254.169.254/32'],
   inet6: ['fd00:ec2::123/128', 'fd00:ec2::253/128', 'fd00:ec2::254/128'],
 }
@@ -111,28 +120,68 @@ export const writeLearned = (learned: readonly Learned[]): readonly string[] =>
   learned.map(({ network, gateway }) => `# learned ${network} by ${gateway}`)
 
 const any: Readonly<Record<Family, string>> = { inet: '0.0.0.0/0', inet6: '::/0' }
-/** The networks that an interface is in by DHCP or advertisements, with the router of each family. */
-function learnedOf(
-  { interfaces, files }: ObservedUplinks,
+
+const notedOf = ({ files }: ObservedUplinks, key: string): readonly Learned[] =>
+  files.filter(({ path }) => keyOfFile(path) === key).flatMap(({ content }) => readLearned(content))
+
+/** Whose networks go before: those that the host is managed over, then those that the document gives, then those that came first. */
+const rankOf = ({ management, dhcp }: ObservedInterface): number => (management ? 0 : dhcp ? 2 : 1)
+
+/**
+ * Why what a lease or an advertisement says of an interface is not followed; null when it is. Anybody on the network may be its DHCP
+ * server: what is another interface's, or no network of hosts, gets no rule or table, which would lead the host's other answers away.
+ */
+export function doubtOf(
+  observed: ObservedUplinks,
   key: string,
-  families: readonly Family[],
-): readonly Learned[] {
-  const link = interfaces.find((one) => one.key === key)?.link
-  const noted = files
-    .filter(({ path }) => keyOfFile(path) === key)
-    .flatMap(({ content }) => readLearned(content))
-  return families.flatMap((family) => {
-    const gateway = link?.routes.find(
-      ({ to, table, via }) => to === any[family] && table === mainTable && via !== null,
-    )?.via
-    const networks = (link?.addresses ?? [])
-      .filter((address) => familyOf(address) === family)
-      .map(networkText)
-    if (gateway == null || networks.length === 0)
-      return noted.filter(({ network }) => familyOf(network) === family)
-    return [...new Set(networks)].sort().map((network) => ({ network, gateway }))
-  })
+  { network, gateway }: Learned,
+): { readonly why: string; readonly isAnothers: boolean } | null {
+  const [cidr, router] = [parseCidr(network), parseIp(gateway)]
+  if (cidr === null || router === null) return { why: `${network} by ${gateway}`, isAnothers: false }
+  if (notOfHosts.some((one) => overlaps(one, cidr)))
+    return { why: `${network} is no network of hosts`, isAnothers: false }
+  const isLocal = router.family === 'inet6' && gateway.startsWith('fe80:')
+  if (!isLocal && notOfHosts.some((one) => contains(one, router)))
+    return { why: `its router ${gateway} is no host`, isAnothers: false }
+  const at = observed.interfaces.findIndex((one) => one.key === key)
+  const [own] = observed.interfaces.slice(at)
+  for (const [place, one] of observed.interfaces.entries()) {
+    const addresses = one.link?.addresses.flatMap((text) => parseCidr(text) ?? []) ?? []
+    const goesBefore = own !== undefined && (rankOf(one) - rankOf(own) || place - at) < 0
+    const isRouter = addresses.some(({ family, value }) => family === router.family && value === router.value)
+    if (isRouter && (goesBefore || one === own))
+      return { why: `its router ${gateway} is this host, on ${one.key}`, isAnothers: false }
+    const theirs = [
+      ...addresses,
+      ...notedOf(observed, one.key).flatMap((noted) => parseCidr(noted.network) ?? []),
+    ]
+    if (goesBefore && theirs.some((net) => overlaps(net, cidr) || contains(net, router)))
+      return { why: `${network} by ${gateway} is where ${one.key} is`, isAnothers: true }
+  }
+  return null
 }
+
+/** What an interface has been told by DHCP or advertisements: the networks that it is in, with the router of the family. */
+export function toldOn({ interfaces }: ObservedUplinks, key: string, family: Family): readonly Learned[] {
+  const link = interfaces.find((one) => one.key === key)?.link
+  const gateway = link?.routes.find(
+    ({ to, table, via }) => to === any[family] && table === mainTable && via !== null,
+  )?.via
+  if (gateway == null) return []
+  const networks = (link?.addresses ?? []).filter((address) => familyOf(address) === family).map(networkText)
+  return [...new Set(networks)].sort().map((network) => ({ network, gateway }))
+}
+
+/** The networks that an interface is in by DHCP or advertisements, as far as that is believed, else what was written down of them. */
+const learnedOf = (observed: ObservedUplinks, key: string, families: readonly Family[]): readonly Learned[] =>
+  families.flatMap((family) => {
+    const isBelieved = (one: Learned): boolean => doubtOf(observed, key, one) === null
+    const told = toldOn(observed, key, family).filter(isBelieved)
+    if (told.length > 0) return told
+    return notedOf(observed, key)
+      .filter(({ network }) => familyOf(network) === family)
+      .filter(isBelieved)
+  })
 
 const ownFile = /\/(?:05-)?garrison-([a-z][a-z0-9]*(?:\.\d+)?)\.(?:network|netdev|nmconnection)$/
 
@@ -215,7 +264,13 @@ export function wantedOf(
               { to: any[familyOf(network)], via: gateway, table },
             ]
           })
-    const routes = [...services.map((to) => ({ to, via: null, table: null })), ...declared, ...answers]
+    // The metric of another interface may be lower, and a lease put it into this network too.
+    const near = management ? answers.filter(({ via }) => via === null).map(({ to }) => to) : []
+    const routes = [
+      ...[...services, ...near].map((to) => ({ to, via: null, table: null })),
+      ...declared,
+      ...answers,
+    ]
     return {
       key,
       path,
@@ -232,7 +287,7 @@ export function wantedOf(
       metric: defaultRoute ? carrierMetric : management ? managementMetric : otherMetric,
       routes: [...new Map(routes.map((route) => [JSON.stringify(route), route])).values()],
       rules: table === null ? [] : known.map(({ network }) => ({ from: network, table })),
-      learned: several || declared.length > 0 ? learned : [],
+      learned: table !== null || declared.length > 0 ? learned : [],
     }
   })
 }

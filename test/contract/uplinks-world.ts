@@ -44,8 +44,8 @@ const eni = { ...kept, address: 'dhcp' }
 const byMac = { match: { mac: lanMac } }
 const fixed = { cidr: '192.0.2.10/24', gateway: '192.0.2.1', dns: ['192.0.2.53'] }
 
-/** A host with an interface to a VPC, which has its address, and one to a LAN, which has none. */
-export async function makeWorld(backend: Backend) {
+/** A host with an interface to a VPC, which has its address, and one to a LAN, which has none, and a DHCP server unless a test has its own. */
+export async function makeWorld(backend: Backend, servesLan = true) {
   await ensureRequirements(
     (line) => t.comment(line),
     [
@@ -73,20 +73,21 @@ export async function makeWorld(backend: Backend) {
   const reserved = [`--dhcp-host=${eniMac},10.0.1.10`, '--dhcp-ignore-clid']
   await vpc.start(dhcpServer('vpc0', '10.0.1.10,10.0.1.10', reserved, join(scratch, 'vpc')), 'stderr')
   // A server that nobody vouches for: it would take the metadata, rename the host and has words with line ends and escapes.
-  await lan.start(
-    dhcpServer(
-      'lan0',
-      '192.0.2.50,192.0.2.60',
-      [
-        '--dhcp-option=121,169.254.169.254/32,192.0.2.1,0.0.0.0/0,192.0.2.1',
-        '--dhcp-option-force=12,evil\n\u001b[2Jhost',
-        '--dhcp-option-force=15,"evil\n\u001b[2J.example"',
-        '--dhcp-option-force=26,576',
-      ],
-      join(scratch, 'lan'),
-    ),
-    'stderr',
-  )
+  if (servesLan)
+    await lan.start(
+      dhcpServer(
+        'lan0',
+        '192.0.2.50,192.0.2.60',
+        [
+          '--dhcp-option=121,169.254.169.254/32,192.0.2.1,0.0.0.0/0,192.0.2.1',
+          '--dhcp-option-force=12,evil\n\u001b[2Jhost',
+          '--dhcp-option-force=15,"evil\n\u001b[2J.example"',
+          '--dhcp-option-force=26,576',
+        ],
+        join(scratch, 'lan'),
+      ),
+      'stderr',
+    )
   const metadata = { ...usualPaths }
   for (const [path, value] of Object.entries(metadata)) {
     delete metadata[path]
