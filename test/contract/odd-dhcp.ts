@@ -3,7 +3,7 @@
 // Run as a program, node odd-dhcp.ts FILE LOG ADDRESS, it answers from ADDRESS what FILE says at that moment, and puts a dot into LOG each time.
 
 import { createSocket } from 'node:dgram'
-import { appendFileSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Namespace } from './namespaces.ts'
 
@@ -55,7 +55,9 @@ export async function startOddDhcp(
   const [file, log] = [join(folder, 'odd-dhcp.json'), join(folder, 'odd-dhcp.log')]
   const serve = (server: OddServer): void => {
     writeFileSync(log, '')
-    writeFileSync(file, JSON.stringify(server))
+    // Whole or not at all: it may be asked at this moment.
+    writeFileSync(`${file}.new`, JSON.stringify(server))
+    renameSync(`${file}.new`, file)
   }
   serve({ answers: [answer()] })
   await space.start([process.execPath, import.meta.filename, file, log, from])

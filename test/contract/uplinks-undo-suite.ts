@@ -177,6 +177,7 @@ export async function undoSuite(backend: Backend): Promise<void> {
       // The router of the LAN answers ARP whatever rules the host has: where only it could testify, it must not.
       const isGuard = document.firewall !== undefined
       if (isGuard) lan.ip('link', 'set', 'lan0', 'arp', 'off')
+      const before = read('last')?.id
       const { ended, isOver } = await begin(document)
       const { armedAtMs, deadlineMs } = await (async () => {
         for (;;) {
@@ -189,10 +190,13 @@ export async function undoSuite(backend: Backend): Promise<void> {
       const endMs = armedAtMs + deadlineMs
       await until('the host is cut off', () => isOver() || !reached[side](), 60_000)
       t.comment(`cut off ${Date.now() - armedAtMs} ms after the change was armed`)
-      if (fate.stops) await box.run(['/usr/bin/systemctl', 'stop', ...sockets(backend), unit])
-      if (fate.kills) await box.run(['/usr/bin/pkill', '--signal', 'KILL', '--full', 'agent/main.ts apply'])
+      // What has ended by itself is not killed, and has undone its change before the backend could go down with it.
+      const goesOn = !isOver()
+      if (fate.stops && goesOn) await box.run(['/usr/bin/systemctl', 'stop', ...sockets(backend), unit])
+      if (fate.kills && goesOn)
+        await box.run(['/usr/bin/pkill', '--signal', 'KILL', '--full', 'agent/main.ts apply'])
       if (fate.ends !== null) await goDown(fate.ends)
-      const exit = fate.kills || fate.ends !== null ? await ended : null
+      const exit = (fate.kills && goesOn) || fate.ends !== null ? await ended : null
       if (isGuard && exit !== null) lan.ip('link', 'set', 'lan0', 'arp', 'on')
       if (fate.ends !== null) await box.boot()
       await until('the host is reached', reached[side], endMs - Date.now() + 30_000)
@@ -203,6 +207,7 @@ export async function undoSuite(backend: Backend): Promise<void> {
       if (isGuard) lan.ip('link', 'set', 'lan0', 'arp', 'on')
       await until('the record', async () => read('armed') === null && read('restoring') === null)
       t.match(read('last'), { outcome: 'undone', problems: [] })
+      t.not(read('last').id, before, 'there was a change')
       t.match((await garrison('network', 'pending')).answer, { pending: null, undoing: null })
       await until('both sides', () => reached.vpc() && reached.lan())
       await settled(good)
