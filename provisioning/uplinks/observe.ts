@@ -46,7 +46,7 @@ export interface ObservedLink {
   readonly mtu: number
   readonly up: boolean
   readonly carrier: boolean
-  /** Global ones; those that the kernel has found to be another host's are in `duplicates`. */
+  /** Of IPv6 the global ones; those that the kernel has found to be another host's are in `duplicates`. */
   readonly addresses: readonly string[]
   readonly duplicates: readonly string[]
   readonly vlan: { readonly id: number; readonly parent: string | null } | null
@@ -182,7 +182,8 @@ const cidrText = ({ address, prefix }: Address): string => {
 const isGlobal = ({ scope }: Address): boolean => scope === 'global' || scope === 'site'
 
 function linkOf(link: Link, routes: readonly Route[]): ObservedLink {
-  const global = link.addresses.filter(isGlobal)
+  // A lease may name an address of the link or of loopback, which NetworkManager gives it the scope of.
+  const usable = link.addresses.filter((one) => one.family === 'inet' || isGlobal(one))
   const over = routes
     .filter(({ type, protocol }) => type === 'unicast' && protocol !== kernelProtocol)
     .filter(({ hops }) => hops.some(({ device }) => device === link.name))
@@ -192,8 +193,8 @@ function linkOf(link: Link, routes: readonly Route[]): ObservedLink {
     mtu: link.mtu,
     up: link.up,
     carrier: link.carrier,
-    addresses: global.filter(({ temporary, duplicate }) => !temporary && !duplicate).map(cidrText),
-    duplicates: global.filter(({ duplicate }) => duplicate).map(cidrText),
+    addresses: usable.filter(({ temporary, duplicate }) => !temporary && !duplicate).map(cidrText),
+    duplicates: usable.filter(({ duplicate }) => duplicate).map(cidrText),
     vlan: link.vlan === null ? null : { id: link.vlan.id, parent: link.parent },
     master: link.master,
     routes: over.map(({ to, via, table, metric }) => ({ to, via, table, metric })),

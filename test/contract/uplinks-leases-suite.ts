@@ -58,12 +58,10 @@ const cases: Readonly<Record<string, Case>> = {
     server: one({}, '169.254.169.254'),
     finds: 'uplinks.takes-metadata',
     ways: { [metadata]: 'lo' },
-    manager: { finds: 'uplinks.no-lease', ways: {} },
   },
   'the network of the metadata': {
     server: one(mask('255.255.0.0'), '169.254.7.7'),
     finds: 'uplinks.takes-metadata',
-    manager: { finds: 'uplinks.no-lease' },
   },
   'the address of the ENI': { server: one(router('10.0.1.1'), '10.0.1.10'), finds: 'uplinks.overlap' },
   'the network of the ENI': { server: one(router('10.0.1.99'), '10.0.1.50'), finds: 'uplinks.overlap' },
@@ -186,7 +184,10 @@ export async function leasesSuite(backend: Backend): Promise<void> {
     for (const name of drawn)
       t.test(name, async (t) => {
         const { finds, ways = {} } = await lease(name)
-        const { steps, findings } = await look()
+        const first = await look()
+        // The backend may be in the middle of it.
+        if (first.steps.length > 0) await sleep(3000)
+        const { steps, findings } = first.steps.length > 0 ? await look() : first
         t.same(steps, [], 'a lease is no drift')
         const codes = findings.map(({ code }) => code)
         if (finds == null)
