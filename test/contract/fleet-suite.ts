@@ -84,8 +84,13 @@ export function fleetSteps<Host extends InstalledHost>(
           ...['fleet', 'invite', '--name', name, '--role', role],
         )
         const join = ['/usr/bin/garrison', 'fleet', 'join', '-', '--name', name, '--json']
-        const joined = await on.run(join, { stdin: `${token}\n` })
-        t.match(JSON.parse(joined.stdout), { host: name, role })
+        let joined: unknown
+        await until('the port of the first is open', async () => {
+          const { stdout } = await on.run(join, { stdin: `${token}\n`, allowFailure: true })
+          joined = JSON.parse(stdout)
+          return (joined as { code?: string }).code !== 'fleet.unreachable'
+        })
+        t.match(joined, { host: name, role })
       }
       await until('all are linked, without a start of anything', allLinked)
       t.equal((await second.statusOf(third.name))?.over, 'lni', 'by the first network of the document')
@@ -133,13 +138,13 @@ export function fleetSteps<Host extends InstalledHost>(
     },
 
     /** What comes back after `gone` is a new process that goes on from what it knew. */
-    async returns(t: Test, gone: () => Promise<void>) {
-      const before = (await first.reportOf(second.name)).report
+    async returns(t: Test, { name }: Host, gone: () => Promise<void>) {
+      const told = async () => (await first.reportOf(name)).report
+      const before = await told()
       await gone()
       await until('it is back', allLinked)
-      const again = async () => (await first.reportOf(second.name)).report
-      await until('it reports', async () => (await again()).run !== before.run)
-      t.ok((await again()).generation > before.generation, 'newer than what it told before')
+      await until('it reports', async () => (await told()).run !== before.run)
+      t.ok((await told()).generation > before.generation, 'newer than what it told before')
     },
 
     /** New keys, while everyone stays linked. */

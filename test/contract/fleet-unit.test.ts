@@ -98,7 +98,7 @@ await t.test('a retirement that AWS announces to one is known to the others with
 })
 
 await t.test('killed, and back with what it knew', (t) =>
-  steps.returns(t, async () => {
+  steps.returns(t, h06, async () => {
     await h06.on.run(['/usr/bin/systemctl', 'kill', '--signal=KILL', 'garrison.service'])
     await steps.until('it is gone at once', async () => !(await h05.sees('h06')), 10_000)
   }),

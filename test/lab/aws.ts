@@ -1,9 +1,4 @@
 // AWS as the guest of an outpost has it: EC2 (moto) and the instance metadata in the VPC, and a NIC for what is attached.
-
-import { mkdtemp, rm } from 'node:fs/promises'
-import type { Server } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import {
   CreateSubnetCommand,
   DescribeNetworkInterfacesCommand,
@@ -17,7 +12,6 @@ import { type FakeImds, startFakeImds } from '../contract/fake-imds.ts'
 import { type Moto, startMoto } from '../contract/moto.ts'
 import type { Guest, Port } from './guest.ts'
 import { addresses, type Outpost } from './outpost.ts'
-import { relay } from './relay.ts'
 
 const region = ['us', 'east', '1'].join('-')
 const port = 8000
@@ -31,8 +25,6 @@ export class Aws {
   readonly #moto: Moto
   readonly #console: EC2Client
   readonly #outpost: Outpost
-  readonly #relays: Server[] = []
-  #folder = ''
   /** The NIC of the attached interface. */
   lni: Port | null = null
   subnetId = ''
@@ -50,17 +42,8 @@ export class Aws {
 
   /** Leads the VPC to the servers, and makes the instance that the guest is: its first interface has this MAC. */
   async open(mac: string): Promise<void> {
-    this.#folder = await mkdtemp(join(tmpdir(), 'garrison-aws-'))
-    for (const [name, address, at, endpoint] of [
-      ['imds', '169.254.169.254', 80, this.imds.endpoint],
-      ['ec2', addresses.vpc, port, this.front.endpoint],
-    ] as const) {
-      const path = join(this.#folder, name)
-      const { hostname: host, port: to } = new URL(endpoint)
-      this.#relays.push(await relay({ path }, { host, port: Number(to) }))
-      const script = join(import.meta.dirname, 'relay.ts')
-      this.#outpost.serve('vpc', [process.execPath, script, address, String(at), path])
-    }
+    await this.#outpost.lead('vpc', addresses.metadata, 80, this.imds.endpoint)
+    await this.#outpost.lead('vpc', addresses.vpc, port, this.front.endpoint)
     const [{ VpcId, CidrBlock = '' } = {}] =
       (await this.#console.send(new DescribeSubnetsCommand({}))).Subnets ?? []
     const made = await this.#console.send(
@@ -128,11 +111,9 @@ export class Aws {
 
   /** Ends all of it. */
   async close(): Promise<void> {
-    for (const server of this.#relays) server.close()
     this.#console.destroy()
     await Promise.all([this.front.close(), this.imds.close()])
     await this.#moto.stop()
-    await rm(this.#folder, { recursive: true, force: true })
   }
 
   /** Same as `close`, for `await using`. */

@@ -51,6 +51,8 @@ export interface GuestOptions {
   drives?: readonly DriveOptions[]
   /** NICs that it starts with, beside the one by which the lab reaches it. */
   nics?: readonly Port[]
+  /** The instance of EC2 that its firmware says it is; none by default. */
+  instanceId?: string
   /** Whether to return as soon as ssh answers instead of when systemd has started everything. */
   early?: boolean
   deadlineMs?: number
@@ -190,6 +192,7 @@ export class Guest {
   readonly #snapshots: boolean
   readonly #drives: Drive[]
   readonly #nics: Port[]
+  readonly #firmware: readonly string[]
   #qemu: Tool | undefined
   #qemuEnd: Promise<unknown> = Promise.resolve()
   #qemuErrors = ''
@@ -203,6 +206,10 @@ export class Guest {
     this.#slot = slot
     this.#drives = drives
     this.#nics = [...(options.nics ?? [])]
+    this.#firmware =
+      options.instanceId === undefined
+        ? []
+        : ['-smbios', 'type=1,manufacturer=Amazon EC2', '-smbios', `type=2,asset=${options.instanceId}`]
     this.#memoryMiB = options.memoryMiB ?? 2048
     this.#cpus = options.cpus ?? 1
     this.#snapshots = options.snapshots ?? false
@@ -265,6 +272,7 @@ export class Guest {
       '/usr/bin/qemu-system-x86_64',
       ...['-accel', 'tcg,thread=multi', '-machine', 'q35', '-cpu', 'Westmere', '-smp', String(this.#cpus)],
       ...['-m', String(this.#memoryMiB), '-nodefaults', '-display', 'none', '-no-user-config'],
+      ...this.#firmware,
       ...['-chardev', `file,id=console,path=${this.#consolePath},append=on`, '-serial', 'chardev:console'],
       ...['-qmp', `unix:${socket},server=on,wait=off`],
       ...['-netdev', `user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:${this.#port}-10.0.2.15:22`],
@@ -523,6 +531,11 @@ export class Guest {
     await Promise.all([gone, this.#monitor.ask('device_del', { id })])
     await this.#monitor.ask('netdev_del', { id: wireOf(nic).id })
     this.#nics.splice(this.#nics.indexOf(nic), 1)
+  }
+
+  /** Plugs the cable of a NIC out, or in again: the guest sees its carrier go and come. A power cut plugs it in. */
+  async plugCable(nic: Port, plugged: boolean): Promise<void> {
+    await this.#monitor.ask('set_link', { name: nicOf(nic, 0).id, up: plugged })
   }
 
   /** Makes a drive answer with I/O errors until `healDrive`; reads and writes unless told otherwise. */

@@ -1,10 +1,12 @@
 // The wires around an Outpost server, in namespaces of this machine: a switch that passes one MAC per LNI, a LAN, a VPC.
 import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
+import type { Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Port } from './guest.ts'
 import { endOf, type Outcome, runTool, startTool, type Tool } from './processes.ts'
+import { relay } from './relay.ts'
 
 /** `switch` joins the LAN; `lan` is a host on it, `gateway` its router, DHCP and name server; `vpc` is what the ENI leads to. */
 const places = ['switch', 'lan', 'gateway', 'vpc'] as const
@@ -19,6 +21,8 @@ export const addresses = {
   /** Beyond the gateway. */
   outside: '203.0.113.9',
   vpc: '10.20.0.1',
+  /** Of the instance metadata, in the VPC. */
+  metadata: '169.254.169.254',
 } as const
 
 let made = 0
@@ -27,6 +31,7 @@ let made = 0
 export class Outpost {
   readonly #name = `lab-${process.pid}-${made++}`
   readonly #servers: { readonly tool: Tool; readonly ended: Promise<unknown> }[] = []
+  readonly #relays: Server[] = []
   readonly #spaces: string[] = []
   #folder = ''
   #ports = 0
@@ -51,7 +56,7 @@ export class Outpost {
     }
     await this.#ip('vpc', 'link', 'add', 'eth0', 'type', 'bridge')
     await this.#ip('vpc', 'link', 'set', 'eth0', 'up')
-    for (const one of [`${addresses.vpc}/24`, '169.254.169.254/32'])
+    for (const one of [`${addresses.vpc}/24`, `${addresses.metadata}/32`])
       await this.#ip('vpc', 'address', 'add', one, 'dev', 'eth0')
     await this.#ip('gateway', 'address', 'add', `${addresses.outside}/32`, 'dev', 'lo')
     await this.run('gateway', ['/usr/sbin/sysctl', '-qw', 'net.ipv4.ip_forward=1'])
@@ -87,6 +92,15 @@ export class Outpost {
     const tool = startTool([...this.#enter(place), ...argv])
     this.#servers.push({ tool, ended: endOf(tool) })
     return tool
+  }
+
+  /** Leads who asks for an address and port in a place to a server of this process. */
+  async lead(place: Place, address: string, port: number, endpoint: string): Promise<void> {
+    const path = join(this.#folder, `${address}-${port}`)
+    const { hostname: host, port: to } = new URL(endpoint)
+    this.#relays.push(await relay({ path }, { host, port: Number(to) }))
+    const script = join(import.meta.dirname, 'relay.ts')
+    this.serve(place, [process.execPath, script, address, String(port), path])
   }
 
   /** Whether a host in a place gets an answer from an address within some seconds. */
@@ -138,6 +152,7 @@ export class Outpost {
       tool.kill('SIGKILL')
       await ended
     }
+    for (const server of this.#relays) server.close()
     for (const space of this.#spaces) await ip('netns', 'delete', space)
     await rm(this.#folder, { recursive: true, force: true })
   }
