@@ -68,7 +68,8 @@ export const rulePriority = 20_000
 export const fromHere = 'lo'
 
 // Cloud images give 100 and more, ifupdown 0, networkd 1024.
-const carrierMetric = 50
+/** The metric of the default route over the uplink that carries it. */
+export const carrierMetric = 50
 const managementMetric = 1000
 const otherMetric = 2000
 
