@@ -20,15 +20,19 @@ def syscall(*args):
     return result
 
 
-def is_tap(number):
-    text = open(f'/proc/{pid}/fdinfo/{number}').read()
-    return re.search(r'^iff:\s*(\S+)$', text, re.M) and f'iff:\t{host_tap}\n' in text
+def interface(number):
+    return struct.unpack('16sH', fcntl.ioctl(number, TUNGETIFF, struct.pack('16sH22x', b'', 0))[:18])
 
 
-number = next(int(one) for one in os.listdir(f'/proc/{pid}/fd') if is_tap(one))
 qemu = syscall(PIDFD_OPEN, pid, 0)
-guest = syscall(PIDFD_GETFD, qemu, number, 0)
-flags = struct.unpack('16sH', fcntl.ioctl(guest, TUNGETIFF, struct.pack('16sH22x', b'', 0))[:18])[1]
+# A tap is /dev/net/tun, a macvtap a device of its own.
+taps = [int(one) for one in os.listdir(f'/proc/{pid}/fd') if re.match('/dev/(net/tun|tap[0-9])', os.readlink(f'/proc/{pid}/fd/{one}'))]
+for guest in [syscall(PIDFD_GETFD, qemu, number, 0) for number in taps]:
+    name, flags = interface(guest)
+    if name.rstrip(b'\0').decode() == host_tap:
+        break
+else:
+    sys.exit(f'{pid} holds no {host_tap}')
 header = 10 if flags & IFF_VNET_HDR else 0
 if header:
     header = struct.unpack('i', fcntl.ioctl(guest, 0x800454D7, struct.pack('i', 0)))[0]

@@ -16,10 +16,10 @@ import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { ApplyLine } from '../../agent/verbs/apply.ts'
 import { type Libvirtd, startLibvirtd, virsh } from './libvirtd.ts'
+import { caller, listener, type VmNic, vmXml, wirePath } from './vm-side.ts'
 import type { Finished, Told } from './vms-world.ts'
 
 const agentPath = join(import.meta.dirname, 'vms-agent.ts')
-const wirePath = join(import.meta.dirname, 'guest-wire.py')
 
 /** The MAC that the switch lets pass. */
 export const lniMac = '02:00:00:00:00:11'
@@ -82,7 +82,7 @@ export interface Wire {
   boot(
     name: string,
     network: string,
-    nic?: { readonly mac?: string; readonly more?: string },
+    nic?: Omit<VmNic, 'network'>,
   ): Promise<{ readonly mac: string; readonly tap: string }>
   /** Gives the namespace of a VM its addresses and gateways as DHCP would, without it. */
   configure(name: string, addresses: readonly string[], gateways: readonly string[]): void
@@ -105,22 +105,6 @@ const run = (...argv: readonly string[]): string => {
   const [program = '', ...args] = argv
   return execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
 }
-
-const listener = `
-import socket, sys
-family = socket.AF_INET6 if ':' in sys.argv[2] else socket.AF_INET
-server = socket.create_server((sys.argv[2], int(sys.argv[1])), family=family)
-print('ready', flush=True)
-server.settimeout(20)
-peer, address = server.accept()
-print(address[0], peer.recv(100).decode(), flush=True)
-`
-
-const caller = `
-import socket, sys
-peer = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=4)
-peer.sendall(b'hello')
-`
 
 /** Makes the wire. Needs root and what startLibvirtd needs. */
 export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
@@ -260,18 +244,10 @@ export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
       if (last?.line.event !== 'finished') throw new Error(`apply ended with ${JSON.stringify(last)}`)
       return last as Told<Finished>
     },
-    async boot(name, network, { mac, more = '' } = {}) {
+    async boot(name, network, nic = {}) {
       if (!spaces.has(name)) add(name)
       const path = join(root, `${name}.xml`)
-      writeFileSync(
-        path,
-        `<domain type='qemu'><name>${name}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>
-          <os><type arch='x86_64' machine='pc'>hvm</type></os>
-          <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
-            <interface type='network'>${mac === undefined ? '' : `<mac address='${mac}'/>`}
-              <source network='${network}'/><model type='e1000'/>${more}</interface>
-            <memballoon model='none'/></devices></domain>`,
-      )
+      writeFileSync(path, vmXml(name, [{ network, ...nic }]))
       if (!virsh(libvirtd.socketPath, 'qemu:///system', 'list', '--all', '--name').split('\n').includes(name))
         virsh(libvirtd.socketPath, 'qemu:///system', 'define', path)
       virsh(libvirtd.socketPath, 'qemu:///system', 'start', '--paused', name)

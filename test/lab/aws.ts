@@ -18,6 +18,17 @@ const port = 8000
 /** So long the metadata say 0 of an interface that was attached. */
 const spreadMs = 3000
 
+/** By networkd, as an image of EC2 has it; the metadata are a neighbour of the ENI. */
+const eniNetwork = (mac: string): string => `[Match]
+MACAddress=${mac}
+[Network]
+DHCP=ipv4
+IPv6AcceptRA=no
+[Route]
+Destination=169.254.169.254/32
+Scope=link
+`
+
 /** Made by `makeAws`; use `await using`, or call `close`. */
 export class Aws {
   readonly front: Ec2Front
@@ -25,12 +36,14 @@ export class Aws {
   readonly #moto: Moto
   readonly #console: EC2Client
   readonly #outpost: Outpost
+  readonly #mac: string
   /** The NIC of the attached interface. */
   lni: Port | null = null
   subnetId = ''
   instanceId = ''
 
-  constructor(moto: Moto, front: Ec2Front, imds: FakeImds, outpost: Outpost) {
+  constructor(moto: Moto, front: Ec2Front, imds: FakeImds, outpost: Outpost, mac: string) {
+    this.#mac = mac
     this.#moto = moto
     this.front = front
     this.imds = imds
@@ -40,8 +53,9 @@ export class Aws {
     this.#console = new EC2Client({ region, endpoint: moto.endpoint, credentials })
   }
 
-  /** Leads the VPC to the servers, and makes the instance that the guest is: its first interface has this MAC. */
-  async open(mac: string): Promise<void> {
+  /** Leads the VPC to the servers, and makes the instance that the guest is. */
+  async open(): Promise<void> {
+    const mac = this.#mac
     await this.#outpost.lead('vpc', addresses.metadata, 80, this.imds.endpoint)
     await this.#outpost.lead('vpc', addresses.vpc, port, this.front.endpoint)
     const [{ VpcId, CidrBlock = '' } = {}] =
@@ -96,8 +110,14 @@ export class Aws {
     setTimeout(() => this.#tell(mac, Attachment.DeviceIndex ?? 0, id), spreadMs).unref()
   }
 
-  /** Environment of the root side by which it asks this EC2. */
-  readonly environment = `[Service]\nEnvironment=AWS_ENDPOINT_URL_EC2=http://${addresses.vpc}:${port}\n`
+  /** Gives a guest its address in the VPC, as an image of EC2 does, and leads its root side to this EC2. */
+  async prepare(guest: Guest): Promise<void> {
+    await guest.writeFile('/etc/systemd/network/20-eni.network', eniNetwork(this.#mac))
+    await guest.run(['networkctl', 'reload'])
+    await guest.run(['/lib/systemd/systemd-networkd-wait-online', '--ipv4', '--any', '--timeout=120'])
+    const environment = `[Service]\nEnvironment=AWS_ENDPOINT_URL_EC2=http://${addresses.vpc}:${port}\n`
+    await guest.writeFile('/etc/systemd/system/garrison-operate.service.d/aws.conf', environment)
+  }
 
   #tell(mac: string, deviceNumber: number, interfaceId: string | null): void {
     const { paths } = this.imds
@@ -125,9 +145,9 @@ export class Aws {
 /** Starts AWS in the VPC of an outpost, with an instance whose first interface has this MAC. */
 export async function makeAws(outpost: Outpost, mac: string): Promise<Aws> {
   const moto = await startMoto()
-  const aws = new Aws(moto, await startEc2Front(moto.endpoint), await startFakeImds({}), outpost)
+  const aws = new Aws(moto, await startEc2Front(moto.endpoint), await startFakeImds({}), outpost, mac)
   try {
-    await aws.open(mac)
+    await aws.open()
   } catch (error) {
     await aws.close()
     throw error

@@ -13,17 +13,6 @@ t.setTimeout(0)
 
 const eniMac = '02:00:00:00:00:01'
 
-/** By networkd, as an image of EC2 has it; the metadata are a neighbour of the ENI. */
-const eniNetwork = `[Match]
-MACAddress=${eniMac}
-[Network]
-DHCP=ipv4
-IPv6AcceptRA=no
-[Route]
-Destination=169.254.169.254/32
-Scope=link
-`
-
 const document = JSON.stringify({
   version: 1,
   uplinks: { eni: { match: { mac: eniMac }, management: true }, lan: { lni: {}, address: 'dhcp' } },
@@ -50,11 +39,8 @@ t.test('one interface, tagged, attached and with an address of the LAN', async (
   await using outpost = await makeOutpost()
   const eni = outpost.port('vpc', eniMac)
   await using aws = await makeAws(outpost, eniMac)
-  await using guest = await bootGuest({ prepared: true, drives: [], nics: [eni] })
-  await guest.writeFile('/etc/systemd/network/20-eni.network', eniNetwork)
-  await guest.run(['networkctl', 'reload'])
-  await guest.run(['/lib/systemd/systemd-networkd-wait-online', '--ipv4', '--any', '--timeout=120'])
-  await guest.writeFile('/etc/systemd/system/garrison-operate.service.d/aws.conf', aws.environment)
+  await using guest = await bootGuest({ instanceId: aws.instanceId, prepared: true, drives: [], nics: [eni] })
+  await aws.prepare(guest)
   await installGarrison(guest)
   await writeDocument(guest, document)
   const { front } = aws

@@ -5,7 +5,7 @@ import type { Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Port } from './guest.ts'
-import { endOf, type Outcome, runTool, startTool, type Tool } from './processes.ts'
+import { endOf, linesOf, type Outcome, runTool, startTool, type Tool } from './processes.ts'
 import { relay } from './relay.ts'
 
 /** `switch` joins the LAN; `lan` is a host on it, `gateway` its router, DHCP and name server; `vpc` is what the ENI leads to. */
@@ -18,8 +18,11 @@ export type Place = (typeof places)[number]
 export const addresses = {
   lan: '192.0.2.10',
   gateway: '192.0.2.1',
+  lan6: '2001:db8:1::10',
+  gateway6: '2001:db8:1::1',
   /** Beyond the gateway. */
   outside: '203.0.113.9',
+  outside6: '2001:db8:9::9',
   vpc: '10.20.0.1',
   /** Of the instance metadata, in the VPC. */
   metadata: '169.254.169.254',
@@ -35,6 +38,7 @@ export class Outpost {
   readonly #spaces: string[] = []
   #folder = ''
   #ports = 0
+  #counters = 0
 
   /** Makes the namespaces and starts the servers in them. */
   async open(): Promise<void> {
@@ -53,14 +57,18 @@ export class Outpost {
       await this.#ip('switch', 'link', 'set', place, 'master', 'wire', 'up')
       await this.#ip(place, 'link', 'set', 'eth0', 'up')
       await this.#ip(place, 'address', 'add', `${addresses[place]}/24`, 'dev', 'eth0')
+      await this.#ip(place, 'address', 'add', `${addresses[`${place}6`]}/64`, 'dev', 'eth0', 'nodad')
     }
     await this.#ip('vpc', 'link', 'add', 'eth0', 'type', 'bridge')
     await this.#ip('vpc', 'link', 'set', 'eth0', 'up')
     for (const one of [`${addresses.vpc}/24`, `${addresses.metadata}/32`])
       await this.#ip('vpc', 'address', 'add', one, 'dev', 'eth0')
-    await this.#ip('gateway', 'address', 'add', `${addresses.outside}/32`, 'dev', 'lo')
-    await this.run('gateway', ['/usr/sbin/sysctl', '-qw', 'net.ipv4.ip_forward=1'])
-    await this.#ip('lan', 'route', 'add', 'default', 'via', addresses.gateway)
+    for (const one of [`${addresses.outside}/32`, `${addresses.outside6}/128`])
+      await this.#ip('gateway', 'address', 'add', one, 'dev', 'lo')
+    const forwarding = ['net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1']
+    await this.run('gateway', ['/usr/sbin/sysctl', '-qw', ...forwarding])
+    for (const via of [addresses.gateway, addresses.gateway6])
+      await this.#ip('lan', 'route', 'add', 'default', 'via', via)
     await this.#nft('add table bridge wire')
     await this.#nft('add chain bridge wire arriving { type filter hook prerouting priority -300; }')
     for (const [place, range] of [
@@ -111,14 +119,33 @@ export class Outpost {
     return false
   }
 
+  /** Lets the host on the LAN speak a VLAN, with these addresses in it, whatever its kernel knows of VLANs. */
+  async speak(vlan: number, own: readonly string[]): Promise<void> {
+    const script = join(import.meta.dirname, 'vlan-wire.py')
+    const device = `eth0.${vlan}`
+    await linesOf(this.serve('lan', ['/usr/bin/python3', script, 'eth0', String(vlan), device]))()
+    for (const one of own) await this.#ip('lan', 'address', 'add', one, 'dev', device)
+  }
+
+  /** Counts the frames that the switch takes from a port and that are as nft says; answers with what tells how many so far. */
+  async counter({ device }: Port, match: string): Promise<() => Promise<number>> {
+    const name = `counter${this.#counters++}`
+    await this.#nft(`add counter bridge wire ${name}`)
+    await this.#nft(`add rule bridge wire arriving iifname "${device}" ${match} counter name ${name}`)
+    return async () => {
+      const { stdout } = await this.#nft(`list counter bridge wire ${name}`)
+      return Number(/packets (\d+)/.exec(stdout)?.[1])
+    }
+  }
+
   /**
-   * A port for a guest. On the LAN it is an LNI's: the switch drops what does not come from its MAC, and general broadcast but ARP
-   * and DHCP (Outposts server, 'Local network interfaces').
+   * A port for a guest. On the LAN it is an LNI's unless it is `open`: the switch drops what does not come from its MAC, and general
+   * broadcast but ARP and DHCP (Outposts server, 'Local network interfaces').
    */
-  port(side: 'lan' | 'vpc', mac: string): Port {
+  port(side: 'lan' | 'vpc', mac: string, { open = false } = {}): Port {
     const device = `lab${process.pid}-${made}${this.#ports++}`
     const [place, bridge] = side === 'lan' ? (['switch', 'wire'] as const) : (['vpc', 'eth0'] as const)
-    let secured = false
+    let secured = open || side === 'vpc'
     return {
       mac,
       device,
@@ -131,7 +158,7 @@ export class Outpost {
       connect: async () => {
         await ip('link', 'set', device, 'netns', this.#space(place))
         await this.#ip(place, 'link', 'set', device, 'master', bridge, 'up')
-        if (side === 'vpc' || secured) return
+        if (secured) return
         secured = true
         const from = `add rule bridge wire arriving iifname "${device}"`
         await this.#nft(`${from} ether saddr != ${mac} counter drop`)

@@ -1,5 +1,6 @@
 // How the lab starts the machine's own tools: argv arrays, no child outlives this process, locks that die with their holder.
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 
 /** A child with three pipes, as `startTool` gives it. */
@@ -76,6 +77,16 @@ export function eachLine(stream: Readable, onLine: (line: string) => void): void
   stream.on('end', () => {
     if (rest !== '') onLine(rest)
   })
+}
+
+/** Asks for the lines of a tool's standard output one by one; throws when it ends before there is another. */
+export function linesOf(child: Tool): () => Promise<string> {
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  return async () => {
+    const { value, done } = await lines.next()
+    if (done) throw new Error(`${child.spawnargs.join(' ')}: ended without another word`)
+    return value
+  }
 }
 
 /** Runs a tool to its end. Throws on another exit than 0 unless `allowFailure`, and always when the deadline passes. */
