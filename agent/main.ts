@@ -388,11 +388,12 @@ async function askHost<N extends VerbName>(
 async function main(argv: readonly string[]): Promise<Exit> {
   // What follows is libvirt's, names of VMs among it, and no command line.
   if (argv[0] === 'libvirt-hook') {
-    const [{ answerHook }, { partsOf }] = await Promise.all([
-      import('./verbs/libvirt-hook.ts'),
-      import('./operate.ts'),
-    ])
-    await answerHook(argv.slice(1), process.stdin, () => partsOf().reader)
+    const { answerHook } = await import('./verbs/libvirt-hook.ts')
+    await answerHook(
+      argv.slice(1),
+      process.stdin,
+      async () => (await import('./operate.ts')).partsOf().reader,
+    )
     return EXIT.done
   }
   const { verb: name, group, values, json, help, socket, host } = parseCommandLine(argv)

@@ -14,8 +14,8 @@ import { mayTouch } from '../vms/may-start.ts'
 export async function answerHook(
   [, name = '', operation, part]: readonly string[],
   input: Readable,
-  reader: () => HostReader,
+  reader: () => Promise<HostReader>,
 ): Promise<void> {
   if (operation !== 'prepare' || part !== 'begin') return
-  await mayTouch(reader(), name, readDefinition(await text(input)).model)
+  await mayTouch(await reader(), name, readDefinition(await text(input)).model)
 }
