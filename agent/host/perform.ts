@@ -249,8 +249,8 @@ export class LinuxPerformer implements Performer {
       ...result,
     })
     try {
-      // The table and the action agree on the kind, which the compiler cannot follow through an index.
       if (this.#making !== null && action.kind !== 'undo') await assertGoesOn(this.#undo, this.#making)
+      // The table and the action agree on the kind, which the compiler cannot follow through an index.
       const perform = this.#kinds[action.kind] as (action: Action, signal?: AbortSignal) => Promise<Result>
       return outcome(await perform(action, signal))
     } catch (error) {

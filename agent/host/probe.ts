@@ -7,7 +7,8 @@
 import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type DhcpAnswer, oddnessOf, parseDhcpAnswer } from '../../provisioning/link/dhcp.ts'
+import { leastMtu } from '../../provisioning/link/address.ts'
+import { type DhcpAnswer, oddnessOfAll, parseDhcpAnswer } from '../../provisioning/link/dhcp.ts'
 import { ipNeighbours, parseNeighbours } from '../../provisioning/link/ip.ts'
 import type { ProbeRecord } from '../../provisioning/link/probe.ts'
 import { type Argv, type Execution, execute, lastLines } from './exec.ts'
@@ -32,7 +33,6 @@ export interface ProbeTask extends Pick<ProbeRecord, 'device' | 'mac' | 'mtu' | 
 type Answers = ProbeRecord['arp']
 
 const tries = 3
-const leastMtu = 576
 const headerBytes = 28
 
 const run = (argv: Argv): Promise<Execution> => execute(argv, { deadlineMs: 10_000, keep: 'all' })
@@ -83,22 +83,6 @@ async function answersTo(mac: string): Promise<readonly DhcpAnswer[]> {
   } finally {
     socket.close()
   }
-}
-
-/** What is wrong with the answers of DHCP servers, in words. */
-function oddnessOfAll(answers: readonly DhcpAnswer[]): readonly string[] {
-  const offers = answers.filter(({ kind }) => kind === 'offer')
-  const servers = [...new Set(offers.flatMap(({ server }) => server ?? []))].sort()
-  const odd = offers.flatMap((offer) => {
-    const wrong = oddnessOf(offer)
-    const by = offer.server ?? 'a server without a name'
-    return wrong.length === 0 ? [] : `${by} offers ${offer.address}: ${wrong.join('; ')}`
-  })
-  return [
-    ...new Set(odd),
-    ...(servers.length > 1 ? [`${servers.length} servers offer addresses: ${servers.join(', ')}`] : []),
-    ...(answers.some(({ kind }) => kind === 'nak') ? ['a server refuses what nobody has asked it for'] : []),
-  ]
 }
 
 /** Measures. What cannot be is `unknown`, with a note why. */

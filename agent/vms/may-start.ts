@@ -6,7 +6,7 @@ import { HostError } from '../../provisioning/problem.ts'
 import type { DomainModel } from '../../provisioning/vms/domain.ts'
 import { recordedHost } from '../../provisioning/vms/ownership.ts'
 import { failedArrayOf, failedArrayOfDevice, mountOf } from '../../provisioning/vms/storage.ts'
-import { folderOf, ownedFolders } from './site.ts'
+import { folderOf, ownedFolders, recordsIn, wantOurs } from './site.ts'
 
 const pathsOf = ({ disks }: Pick<DomainModel, 'disks'>): readonly string[] =>
   disks.flatMap(({ source }) =>
@@ -22,8 +22,11 @@ export async function mayTouch(
   name: string,
   model: Pick<DomainModel, 'disks'>,
 ): Promise<void> {
-  const folders = [...new Set(pathsOf(model).map(folderOf))]
-  await ownedFolders(name, folders, { reader, host: await recordedHost(reader) }, null)
+  const host = await recordedHost(reader)
+  const records = await recordsIn(reader, [...new Set(pathsOf(model).map(folderOf))], null)
+  // The highest record counts among those of one VM, and says nothing of another's.
+  const byVm = Map.groupBy(Object.entries(records), ([, one]) => (typeof one === 'object' ? one.uuid : one))
+  for (const group of byVm.values()) wantOurs(name, Object.fromEntries(group), host)
 }
 
 /** Throws why not: `vm.disk-missing`, `vm.array-failed`, `vm.owned-elsewhere`, `vm.owner-damaged`. */

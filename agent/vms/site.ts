@@ -2,7 +2,12 @@
 
 import type { HostReader, Performer } from '../../provisioning/host.ts'
 import { HostError } from '../../provisioning/problem.ts'
-import { type Owner, observeOwner, ownershipOf } from '../../provisioning/vms/ownership.ts'
+import {
+  type Record as Owned,
+  type Owner,
+  observeOwner,
+  ownershipOf,
+} from '../../provisioning/vms/ownership.ts'
 import { vmCommand } from './command.ts'
 import type { DefinedVm } from './facts.ts'
 
@@ -71,19 +76,32 @@ export interface OwnFolder {
   readonly owner: Owner
 }
 
-/**
- * Those of some folders that have a record of a VM; with `of` null, of whichever VM. Throws `vm.owned-elsewhere`,
- * `vm.owner-damaged`.
- */
+/** Those of some folders that have a record of a VM. Throws `vm.owned-elsewhere`, `vm.owner-damaged`. */
 export async function ownedFolders(
   name: string,
   folders: readonly string[],
   { reader, host }: Pick<Site, 'reader' | 'host'>,
-  of: string | null = name,
 ): Promise<readonly OwnFolder[]> {
-  const records = Object.fromEntries(
-    await Promise.all(folders.map(async (one) => [one, await observeOwner(reader, one, of)] as const)),
+  return wantOurs(name, await recordsIn(reader, folders, name), host)
+}
+
+/** The records of some folders, by folder: of a VM, or with null of whichever. */
+export async function recordsIn(
+  reader: HostReader,
+  folders: readonly string[],
+  vm: string | null,
+): Promise<Readonly<{ [folder: string]: Owned }>> {
+  return Object.fromEntries(
+    await Promise.all(folders.map(async (one) => [one, await observeOwner(reader, one, vm)] as const)),
   )
+}
+
+/** Those of one VM's folders that have a record, which all count together. Throws `vm.owned-elsewhere`, `vm.owner-damaged`. */
+export function wantOurs(
+  name: string,
+  records: Readonly<{ [folder: string]: Owned }>,
+  host: string,
+): readonly OwnFolder[] {
   const ownership = ownershipOf(records, host)
   if (ownership.kind === 'damaged')
     throw new HostError(
@@ -99,7 +117,9 @@ export async function ownedFolders(
     )
   if (ownership.kind === 'unclaimed') return []
   const { owner } = ownership
-  return folders.filter((one) => records[one] !== 'none').map((folder) => ({ folder, owner }))
+  return Object.keys(records)
+    .filter((one) => records[one] !== 'none')
+    .map((folder) => ({ folder, owner }))
 }
 
 /** The folders of a VM's files that have a record of it. Throws `vm.owned-elsewhere`, `vm.owner-damaged`. */

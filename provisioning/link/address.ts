@@ -110,3 +110,6 @@ export const notOfHosts: readonly Cidr[] = [
   'fe80::/10',
   'ff00::/8',
 ].flatMap((text) => parseCidr(text) ?? [])
+
+/** Bytes that every link carries for IPv4 (RFC 791). */
+export const leastMtu = 576

@@ -1,6 +1,6 @@
 // What a DHCP server answers (RFC 2131 and 2132), read with care, and what is wrong with it.
 
-import { contains, countOf, endsOf, formatIp, type Ip, notOfHosts, parseIp } from './address.ts'
+import { contains, countOf, endsOf, formatIp, type Ip, leastMtu, notOfHosts, parseIp } from './address.ts'
 
 /** One answer of a server to a question of ours. Addresses are IPv4; null is what it does not say. */
 export interface DhcpAnswer {
@@ -78,7 +78,6 @@ export function parseDhcpAnswer(packet: Uint8Array, transaction: Uint8Array): Dh
 
 const isHost = (ip: Ip | null): ip is Ip => ip !== null && !notOfHosts.some((net) => contains(net, ip))
 const shortestSeconds = 60
-const leastMtu = 576
 
 /** What an offer says that makes no sense, or that a host had better not follow. */
 export function oddnessOf(offer: DhcpAnswer): readonly string[] {
@@ -109,4 +108,20 @@ export function oddnessOf(offer: DhcpAnswer): readonly string[] {
     mtu !== null && mtu < leastMtu && `an MTU of ${mtu}, and IPv4 needs ${leastMtu}`,
   ]
   return odd.filter((one) => one !== false)
+}
+
+/** What is wrong with the answers of DHCP servers, in words. */
+export function oddnessOfAll(answers: readonly DhcpAnswer[]): readonly string[] {
+  const offers = answers.filter(({ kind }) => kind === 'offer')
+  const servers = [...new Set(offers.flatMap(({ server }) => server ?? []))].sort()
+  const odd = offers.flatMap((offer) => {
+    const wrong = oddnessOf(offer)
+    const by = offer.server ?? 'a server without a name'
+    return wrong.length === 0 ? [] : `${by} offers ${offer.address}: ${wrong.join('; ')}`
+  })
+  return [
+    ...new Set(odd),
+    ...(servers.length > 1 ? [`${servers.length} servers offer addresses: ${servers.join(', ')}`] : []),
+    ...(answers.some(({ kind }) => kind === 'nak') ? ['a server refuses what nobody has asked it for'] : []),
+  ]
 }

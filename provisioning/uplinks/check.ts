@@ -1,6 +1,6 @@
 // Judges the interfaces to the networks outside, and says in one line what there is.
 
-import { contains, formatCidr, formatIp, notOfHosts, overlaps, parseCidr } from '../link/address.ts'
+import { contains, formatCidr, formatIp, leastMtu, notOfHosts, overlaps, parseCidr } from '../link/address.ts'
 import type { Finding } from '../resource.ts'
 import { checkLni } from './lni.ts'
 import type { ObservedInterface, ObservedUplinks } from './observe.ts'
@@ -13,8 +13,6 @@ type Found = (
   text: string,
   remedy: string,
 ) => void
-
-const leastMtu = 576
 
 const isIpv4 = (address: string): boolean => !address.includes(':')
 

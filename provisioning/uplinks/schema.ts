@@ -1,7 +1,7 @@
 // The part of the desired document about the host's interfaces to the networks outside.
 
 import { z } from 'zod'
-import { contains, networkOf, notOfHosts, overlaps, parseCidr, parseIp } from '../link/address.ts'
+import { contains, leastMtu, networkOf, notOfHosts, overlaps, parseCidr, parseIp } from '../link/address.ts'
 import type { Family } from '../link/ip.ts'
 import { lniSchema } from './lni.ts'
 
@@ -70,7 +70,7 @@ const address6 = z.union([
 
 const mtu = z
   .int()
-  .min(576)
+  .min(leastMtu)
   .max(9216)
   .optional()
   .describe('MTU in bytes. Default: left as it is. garrison network probe measures what the path carries.')

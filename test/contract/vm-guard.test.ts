@@ -49,7 +49,7 @@ function record(disk: string, epoch: number, host: string, text?: string): void 
     vm: disk,
     epoch,
     host,
-    uuid: 'c0ffee00-0000-4000-8000-000000000000',
+    uuid: `of ${disk}`,
   }
   writeFileSync(
     join(folderOf(disk), `owner-${String(epoch).padStart(10, '0')}.json`),
@@ -57,23 +57,24 @@ function record(disk: string, epoch: number, host: string, text?: string): void 
   )
 }
 
-/** Defines a VM that runs nothing, with one disk. */
-function define(name: string, disk: string) {
-  const path = join(folderOf(disk), 'root.raw')
-  mkdirSync(folderOf(disk), { recursive: true })
-  writeFileSync(path, Buffer.alloc(2 ** 20))
+/** Defines a VM that runs nothing, with the disks of these folders. */
+function define(name: string, ...disks: readonly string[]) {
+  const devices = disks.map((disk, at) => {
+    const path = join(folderOf(disk), 'root.raw')
+    mkdirSync(folderOf(disk), { recursive: true })
+    writeFileSync(path, Buffer.alloc(2 ** 20))
+    return element('disk', { type: 'file', device: 'disk' }, [
+      element('driver', { name: 'qemu', type: 'raw' }, []),
+      element('source', { file: path }, []),
+      element('target', { dev: `vd${'abc'[at]}`, bus: 'virtio' }, []),
+    ])
+  })
   const xml = printXml(
     element('domain', { type: 'qemu' }, [
       element('name', {}, [name]),
       element('memory', { unit: 'MiB' }, ['16']),
       element('os', {}, [element('type', { arch: 'x86_64', machine: 'pc' }, ['hvm'])]),
-      element('devices', {}, [
-        element('disk', { type: 'file', device: 'disk' }, [
-          element('driver', { name: 'qemu', type: 'raw' }, []),
-          element('source', { file: path }, []),
-          element('target', { dev: 'vda', bus: 'virtio' }, []),
-        ]),
-      ]),
+      element('devices', {}, devices),
     ]),
   )
   return withLibvirt((connection) => connection.domainDefineXMLFlags({ xml }))
@@ -149,8 +150,9 @@ t.test('libvirt starts none of another host at boot, and the others', async (t) 
   await kill('ours')
 })
 
-t.test('a VM that was given the disk of another VM', async (t) => {
-  await define('rescue', 'theirs')
+t.test('a VM that was given the disks of other VMs', async (t) => {
+  await define('rescue', 'web', 'theirs')
+  record('web', 6, here)
   t.match(await start('rescue'), `rescue belongs to ${elsewhere}`)
   record('theirs', 3, here)
   t.equal(await start('rescue'), null, 'which is of this host')
@@ -172,7 +174,7 @@ t.test('names that look like flags, words and paths', async (t) => {
 })
 
 t.test('where it is in the way it can be removed', async (t) => {
-  record('web', 5, elsewhere)
+  record('web', 7, elsewhere)
   t.match(await start('web'), elsewhere)
   rmSync(hook)
   t.equal(await start('web'), null)
