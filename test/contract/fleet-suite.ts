@@ -63,10 +63,11 @@ export function fleetSteps<Host extends InstalledHost>(
     const seen = await Promise.all(hosts.map((host) => host.statuses()))
     return seen.every((all) => all.length === hosts.length && all.every(({ linked }) => linked))
   }
-  const untilUnseen = () =>
+  const untilUnseen = (deadlineMs = patienceMs) =>
     until(
       `nobody sees ${third.name}`,
       async () => !(await first.sees(third.name)) && !(await second.sees(third.name)),
+      deadlineMs,
     )
   return {
     until,
@@ -167,7 +168,8 @@ export function fleetSteps<Host extends InstalledHost>(
     /** Out everywhere at once, told why, and refused by both. */
     async revoke(t: Test) {
       await first.asked('fleet', 'revoke', third.name)
-      await untilUnseen()
+      // Links are ended at once, where one that is cut is only given up.
+      await untilUnseen(patienceMs / 3)
       t.match(await second.membership(), { revoked: [{ host: third.name }] }, 'the other has heard')
       for (const { name } of [first, second]) {
         const isTold = async () => /revoked/.test((await third.statusOf(name))?.problem ?? '')

@@ -22,7 +22,7 @@ export async function installGarrison(guest: Guest): Promise<void> {
   await guest.copyIn(builtPackage(), '/var/tmp/garrison.deb')
   await guest.run(['apt-get', 'update'], { deadlineMs: 300_000 })
   await guest.run(['apt-get', 'install', '--yes', '--no-install-recommends', '/var/tmp/garrison.deb'], {
-    deadlineMs: 900_000,
+    deadlineMs: 300_000,
   })
 }
 
