@@ -453,7 +453,7 @@ export const FINDINGS = {
   },
   'nic.no-carrier': {
     meaning: 'A NIC that is switched on has no link: nothing reaches the network through it.',
-    when: 'it is up and has no carrier',
+    when: 'it is up and has no carrier; high where the document has it as an uplink, or a VM network leads there',
     remedy:
       'Look at its cable and its switch. Over an LNI the VMs are reached; garrison report tells how others are.',
     appearMs: 20 * second,

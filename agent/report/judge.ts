@@ -33,6 +33,7 @@ const judgedHere: ReadonlySet<string> = new Set([
   'volumes.inodes',
   'root.small',
   'root.inodes',
+  'nic.no-carrier',
 ])
 
 const steppedMs = 2000
@@ -154,11 +155,7 @@ export class Judge {
         ...kernel(round),
         ...this.#clock(round),
         ...this.#filesystems(round, beside),
-        ...(seenValue(round.host.links) ?? []).flatMap(({ name, carrier }): readonly Condition[] =>
-          carrier === false
-            ? [{ code: 'nic.no-carrier', severity: 'warning', subject: name, text: `${name} has no link` }]
-            : [],
-        ),
+        ...links(round, beside),
         ...(round.slow.failedUnits === null ? [] : (seenValue(round.slow.failedUnits) ?? [])).map(
           ({ unit, description }): Condition => ({
             code: 'units.failed',
@@ -190,8 +187,10 @@ export class Judge {
         if (level !== undefined) return isBlindTo(level.metric)
         if (code.startsWith('vm.')) return !vmsAreSeen
         if (blindFindings.some((one) => one.test(code))) return true
+        const isLink = seenValue(round.host.links)?.some(({ name }) => name === subject) ?? false
         // Which resource a finding is of is not told, so none ends while one of them could not be read.
-        const isOfRoot = findingEntry(code) === null || code === 'root.unknown'
+        const isOfRoot =
+          findingEntry(code) === null || code === 'root.unknown' || (code === 'nic.no-carrier' && !isLink)
         return isOfRoot && (root.seen === null || root.problem !== null || isUnread(root, code, subject))
       },
     }
@@ -317,6 +316,26 @@ function filling(
       ...{ code: 'filesystem.inodes-run-out', subject },
       text: `${subject} has ${freeInodes} inodes left, and none in ${time} ${rate}`,
     })),
+  ]
+}
+
+/** NICs without a link. Of one that is an uplink the root side knows more; when it has its link again is seen here first. */
+function links({ host }: Round, { root }: Beside): readonly Condition[] {
+  const told = (root.seen?.resources ?? [])
+    .flatMap(({ findings }) => findings)
+    .filter(({ code }) => code === 'nic.no-carrier')
+  const there = seenValue(host.links) ?? []
+  return [
+    ...there.flatMap(({ name, carrier }): readonly Condition[] =>
+      carrier === false
+        ? [
+            told.find(({ subject }) => subject === name) ?? {
+              ...{ code: 'nic.no-carrier', severity: 'warning', subject: name, text: `${name} has no link` },
+            },
+          ]
+        : [],
+    ),
+    ...told.filter(({ subject }) => there.every(({ name }) => name !== subject)),
   ]
 }
 

@@ -3,7 +3,7 @@
 import { contains, formatCidr, formatIp, leastMtu, notOfHosts, overlaps, parseCidr } from '../link/address.ts'
 import type { Finding } from '../resource.ts'
 import { checkLni } from './lni.ts'
-import type { ObservedInterface, ObservedUplinks } from './observe.ts'
+import type { ObservedInterface, ObservedLink, ObservedUplinks } from './observe.ts'
 import { doubtOf, linkLocalServices, toldOn } from './want.ts'
 
 type Found = (
@@ -16,7 +16,11 @@ type Found = (
 
 const isIpv4 = (address: string): boolean => !address.includes(':')
 
-function checkInterface(one: ObservedInterface, found: Found): void {
+/** Whether it is a VLAN of an interface that has no carrier itself. */
+const isCutBelow = (link: ObservedLink, interfaces: readonly ObservedInterface[]): boolean =>
+  interfaces.some((one) => one.link?.carrier === false && one.link.name === link.vlan?.parent)
+
+function checkInterface(one: ObservedInterface, { interfaces }: ObservedUplinks, found: Found): void {
   const { key, mac, found: names, link, dhcp } = one
   if (names.length > 1) {
     found(
@@ -40,13 +44,14 @@ function checkInterface(one: ObservedInterface, found: Found): void {
     return
   }
   // One that is down is a step of the plan.
-  if (link.up && !link.carrier)
+  if (link.up && !link.carrier && !isCutBelow(link, interfaces))
+    // As the daemon says it of every NIC, so that one cable is one finding.
     found(
-      'uplinks.no-carrier',
+      'nic.no-carrier',
       'high',
-      key,
+      link.name,
       `${key} (${link.name}) has no carrier`,
-      'See the cable, the port of the switch, and for a local network interface the Outposts server.',
+      'See the cable, the port of the switch, and for a local network interface the Outposts server. VMs keep running, and have their network again when it is back.',
     )
   if (link.carrier && dhcp && !link.addresses.some(isIpv4))
     found(
@@ -169,10 +174,12 @@ export function check(observed: ObservedUplinks): readonly Finding[] {
   const found: Found = (code, severity, subject, text, remedy) => {
     findings.push({ code, severity, subject, text, remedy })
   }
-  if (lni !== null) findings.push(...checkLni(lni))
-  if (instanceProblem !== null)
+  // Neither the metadata nor EC2 are reached then, and what is wrong is told of the interface.
+  const isCut = interfaces.some(({ management, link }) => management && link?.carrier === false)
+  if (lni !== null) findings.push(...checkLni(lni, isCut))
+  if (instanceProblem !== null && !isCut)
     found('uplinks.metadata-silent', 'warning', 'imds', instanceProblem.message, instanceProblem.remedy)
-  for (const one of interfaces) checkInterface(one, found)
+  for (const one of interfaces) checkInterface(one, observed, found)
   checkNetworks(observed, found)
   const carrier = interfaces.find(({ carriesDefault }) => carriesDefault)
   if (carrier?.link?.carrier && defaults.inet?.device !== carrier.link.name)

@@ -432,12 +432,12 @@ export function unknownPart({ reading: { problem, answeredMs }, atMs }: Observed
     : `EC2 unknown, last answer ${span(atMs - answeredMs)} old`
 }
 
-/** Judges the EC2 side of the interface. Pure. */
-export function checkLni(observed: ObservedLni): readonly Finding[] {
+/** Judges the EC2 side of the interface. That EC2 does not answer a host that is cut off from it is no finding of its own. Pure. */
+export function checkLni(observed: ObservedLni, isCut: boolean): readonly Finding[] {
   const { reading, lni } = observed
   const findings: Finding[] = []
   const { answer: network, problem } = reading
-  if (problem !== null && problem.code !== 'ec2.no-instance')
+  if (problem !== null && problem.code !== 'ec2.no-instance' && !isCut)
     findings.push({
       code: 'uplinks.lni-unknown',
       severity: 'warning',

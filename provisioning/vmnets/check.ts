@@ -50,25 +50,12 @@ function* networkFindings(observed: ObservedVmnets, one: Resolved): Generator<Fi
       `network ${name} runs without what its definition says, as long as these VMs run on it: ${listed(users)}`,
       'Nothing is taken from under a VM that runs. Stop them, apply, and start them again.',
     )
-  if (device !== null && uplink === null)
-    yield found(
-      'vmnets.uplink-missing',
-      'high',
-      `${device} is not there, which network ${name} leads to`,
-      'See garrison status for the uplinks. VMs keep running, and reach each other and this host.',
-    )
-  else if (uplink !== null && !uplink.carrier)
-    yield found(
-      'vmnets.no-carrier',
-      'high',
-      `${device} has no carrier, so network ${name} ends there`,
-      'Look at its cable and at the port of the switch. VMs keep running.',
-    )
   for (const { family, router } of parts)
     if (
       router === null &&
       device !== null &&
-      uplink !== null &&
+      // Without it there are no routes over it, for that reason.
+      uplink?.carrier &&
       !observed.routes.some(
         (route) =>
           route.family === family &&
@@ -101,6 +88,37 @@ function* networkFindings(observed: ObservedVmnets, one: Resolved): Generator<Fi
         `${listed(nics.map(({ vm }) => vm))} want ${device}, which one VM alone can have`,
         'Attach the others to another network.',
       )
+  }
+}
+
+/**
+ * An interface that networks lead to and that is cut off, told once for all of them. Of one that is declared as an uplink, that
+ * resource tells it.
+ */
+function* wireFindings({ uplinks }: ObservedVmnets, all: readonly Resolved[]): Generator<Finding> {
+  const cut = all.filter(
+    ({ wire, device, uplink }) =>
+      wire !== null && device !== null && !uplinks.includes(wire) && !uplink?.carrier,
+  )
+  // A VLAN that is up has a carrier when its interface has.
+  const cutOff = ({ device, uplink }: Resolved): string => (uplink?.up ? uplink.parent : null) ?? device ?? ''
+  for (const [subject, those] of Map.groupBy(cut, cutOff)) {
+    const leadThere = `, where these networks lead: ${listed(those.map(({ name }) => name))}`
+    yield those[0]?.uplink == null
+      ? {
+          code: 'vmnets.uplink-missing',
+          severity: 'high',
+          subject,
+          text: `${subject} is not there${leadThere}`,
+          remedy: 'See ip -details link. VMs keep running, and reach each other and this host.',
+        }
+      : {
+          code: 'nic.no-carrier',
+          severity: 'high',
+          subject,
+          text: `${subject} has no carrier${leadThere}`,
+          remedy: 'Look at its cable and at the port of the switch. VMs keep running.',
+        }
   }
 }
 
@@ -149,6 +167,7 @@ export function check(observed: ObservedVmnets): readonly Finding[] {
     sameTable(table, chainsFor(standing, otherBridges(observed))) &&
     sameTable(observed.frames, frameChains(observed, standing))
   return [
+    ...wireFindings(observed, all),
     ...all.flatMap((one) => [...networkFindings(observed, one)]),
     ...(isActive && !isLost && !isAsDeclared ? [rulesFinding(observed)] : []),
     ...unguarded(observed).map(

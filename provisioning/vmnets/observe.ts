@@ -43,6 +43,8 @@ export interface ObservedVmnets {
   readonly attachments: readonly Attachment[]
   /** The interfaces that are there of those that networks lead to, by what the document calls them. */
   readonly devices: Readonly<{ [wire: string]: string }>
+  /** Those of them that are uplinks of the document, or VLANs there: what is wrong with such is told by that resource. */
+  readonly uplinks: readonly string[]
   /** These interfaces, and the bridges of networks. */
   readonly links: readonly Link[]
   /** Default routes, and those over the uplinks. */
@@ -72,6 +74,7 @@ const nothing: ObservedVmnets = {
     networks: [],
     attachments: [],
     devices: {},
+    uplinks: [],
     links: [],
     routes: [],
     rules: [],
@@ -145,6 +148,19 @@ function macsOf({ vms }: Desired, { networks }: DesiredVmnets, attachments: read
   )
 }
 
+/** The wires of networks that the document has as uplinks, or as VLANs there. */
+const uplinksOf = ({ uplinks }: Desired, { networks }: DesiredVmnets): readonly string[] => [
+  ...new Set(
+    Object.values(networks).flatMap((net) => {
+      const declared = uplinks?.[net.uplink ?? '']
+      const isThere =
+        declared !== undefined &&
+        (net.vlan === undefined || Object.values(declared.vlans).some(({ id }) => id === net.vlan))
+      return isThere ? (wireOf(net) ?? []) : []
+    }),
+  ),
+]
+
 /** Observes the networks. Asks nothing when none are declared. Throws `libvirt.unreachable`, `host.denied`. */
 export async function observe(reader: HostReader, desired: Desired): Promise<ObservedVmnets> {
   const { vmnets } = desired
@@ -196,6 +212,7 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Obs
     asked: vmnets,
     networks,
     attachments,
+    uplinks: uplinksOf(desired, vmnets),
     ...{ devices: found, links, routes, rules, proxies, sysctls, files, enabled, probes },
     macs: macsOf(desired, vmnets, attachments),
     table: parseTable(await reader.query(nftTable('inet'))),

@@ -83,7 +83,7 @@ export async function applyLni(
       planLni(observed, wanted, { settings: 'uplinks.lan.lni', sources: {} }).map((step) =>
         impatient(step, waitMs),
       ),
-    check: checkLni,
+    check: (observed) => checkLni(observed, false),
     describe: ({ lni: seen }) => seen?.interfaceId ?? 'none',
   }
   const events = converge({

@@ -521,6 +521,54 @@ t.test('what the root side found is handed on, and kept while it does not answer
   t.equal(second.blind('volumes.lost', 'images'), true)
 })
 
+t.test('a cable is one finding, whoever sees that it is out', async (t) => {
+  const uplink = { code: 'nic.no-carrier', severity: 'high', text: 'lan (ens6)', remedy: 'look' } as const
+  const seen = {
+    ...{ atMs: 1, standing: 'settled' as const, applying: null, document: null },
+    resources: [
+      {
+        ...{ resource: 'uplinks', declared: true, standing: 'settled' as const, summary: '', steps: [] },
+        findings: [
+          { ...uplink, subject: 'ens6' },
+          { ...uplink, subject: 'lan.20' },
+        ],
+      },
+    ],
+  } as const
+  const root: Beside['root'] = { seen, problem: null }
+  const judged = (carriers: Readonly<Record<string, boolean>>, view: Beside['root'] = root) => {
+    const links = { value: Object.entries(carriers).map(([name, carrier]) => ({ name, carrier })) }
+    return new Judge().judge(round({ host: { nics: { value: new Map() }, links } }), {
+      ...quietBeside,
+      root: view,
+    })
+  }
+  const quick = judged({ ens5: true, ens6: false }, quietBeside.root)
+  t.same(found(quick), ['warning nic.no-carrier ens6'])
+  const both = judged({ ens5: false, ens6: false })
+  t.same(found(both), [
+    'warning nic.no-carrier ens5',
+    'high nic.no-carrier ens6',
+    'high nic.no-carrier lan.20',
+  ])
+  t.match(
+    both.conditions.find(({ subject }) => subject === 'ens6'),
+    { text: 'lan (ens6)', remedy: 'look' },
+  )
+  t.same(found(judged({ ens6: true })), ['high nic.no-carrier lan.20'], 'that it is in again is seen here')
+  t.equal(both.blind('nic.no-carrier', 'ens6'), false)
+  t.equal(quick.blind('nic.no-carrier', 'ens6'), false)
+  t.equal(quick.blind('nic.no-carrier', 'lan.20'), true, 'which only the root side can see')
+  const standing = new StandingFindings([], { epochMs: 0, tickMs: 0 })
+  for (const [at, judgement] of [quick, quick, both, both].entries())
+    standing.take(judgement, { epochMs: 1000 * at, tickMs: 20_000 * at })
+  t.match(
+    standing.said().findings.filter(({ subject }) => subject === 'ens6'),
+    [{ severity: 'high', sinceMs: 0 }],
+    'as old as it is',
+  )
+})
+
 t.test('what is left at the rate of the last day', async (t) => {
   const quarters = (count: number, value: (at: number) => number) =>
     Array.from({ length: count }, (_, at) => ({ atMs: at * 15 * minute, value: value(at) }))

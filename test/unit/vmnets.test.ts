@@ -182,7 +182,38 @@ t.test('an uplink is found by its MAC, whatever it is called', async (t) => {
     steps.map(({ blocked }) => blocked?.code),
     ['vmnet.uplink-missing'],
   )
-  t.match(findings, ['high vmnets.uplink-missing'])
+  t.strictSame(findings, [], 'that it is not there is a finding of the uplinks')
+})
+
+t.test('an interface that is cut off is one finding, however many networks lead to it', async (t) => {
+  const nat = { mode: 'nat', uplink: 'lni', ipv4: { subnet: '10.77.0.0/24' } }
+  const tagged = { uplink: 'lan', vlan: 20, ipv4: { subnet: '198.51.100.64/29' } }
+  const networks = { default: routed, hidden: nat, tagged }
+  const found = async (host: NetworkHost, more: object = {}) => {
+    const desired = parseDocument([
+      { path: 'host.yaml', text: JSON.stringify({ version: 1, vmnets: { networks, lans }, ...more }) },
+    ])
+    const observed = await vmnets.observe(networkReader(host), desired)
+    return vmnets.check(observed).map(({ code, subject, text }) => `${code} ${subject}: ${text}`)
+  }
+  const there = { vlan: true, router: true }
+  t.same(await found(there), [
+    'vmnets.no-router default: VMs of default reach the LAN of lni and no further (IPv6): no router is known there',
+    'vmnets.no-router tagged: VMs of tagged reach the LAN of lan.20 and no further (IPv4): no router is known there',
+  ])
+  t.same(await found({ ...there, carrier: false }), [
+    'nic.no-carrier lni: lni has no carrier, where these networks lead: default, hidden, tagged',
+  ])
+  t.same(await found({ lni: null }), [
+    'vmnets.uplink-missing lni: lni is not there, where these networks lead: default, hidden',
+    'vmnets.uplink-missing lan.20: lan.20 is not there, where these networks lead: tagged',
+  ])
+  const uplinks = { lan: { match: { mac: lniMac }, vlans: { work: { id: 20 } } } }
+  t.same(
+    await found({ ...there, carrier: false }, { uplinks }),
+    ['nic.no-carrier lni: lni has no carrier, where these networks lead: default, hidden'],
+    'of an uplink of the document the uplinks tell it',
+  )
 })
 
 const probe = (...found: Parameters<typeof probed>) => ({
