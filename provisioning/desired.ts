@@ -2,7 +2,7 @@
 
 import { z } from 'zod'
 import { cloudwatchSchema } from './cloudwatch.ts'
-import { firewallSchema } from './firewall/schema.ts'
+import { firewallSchema, services } from './firewall/schema.ts'
 import { uplinksSchema } from './uplinks/schema.ts'
 import { absolutePath, name, size } from './values.ts'
 import { vmnetsSchema } from './vmnets/schema.ts'
@@ -137,13 +137,16 @@ const networks = (what: string) =>
     )
     .describe(what)
 
+/** The TCP port that hosts of a fleet reach each other at, unless the document says another. */
+export const fleetPort = services.peers
+
 const fleet = z
   .strictObject({
     port: z
       .int()
       .min(1)
       .max(65_535)
-      .default(7443)
+      .default(fleetPort)
       .describe('The one port that other hosts of the fleet reach this one at (TCP).'),
     listen: z
       .string()

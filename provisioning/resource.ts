@@ -117,6 +117,11 @@ export type PoolAction = { readonly kind: 'pool'; readonly name: string } & (
 export type Witness =
   /** An SSH session that was in use before the change has carried data since; not asked where there was none. */
   | { readonly kind: 'session' }
+  /**
+   * A host with which there was a connection by one of these TCP ports, those of the fleet, has had data acknowledged since. It is heard where
+   * nobody else can testify; a fleet that is silent undoes nothing.
+   */
+  | { readonly kind: 'peer'; readonly ports: readonly number[] }
   /** The address answers ARP or NDP on the interface. */
   | { readonly kind: 'neighbour'; readonly device: string; readonly address: string }
 

@@ -8,7 +8,7 @@ export interface Guard {
   readonly files?: readonly string[]
   /** Run, one after the other and whatever became of those before, once the files are as they were. */
   readonly reload: readonly Reload[]
-  /** All of these must testify, but for a session where there was none. Without any only a person can confirm. */
+  /** All of these must testify, but for a session where there was none, and peers. Without any only a person can confirm. */
   readonly witnesses: readonly Witness[]
   /** From the arming to the undoing, the time of the change included; 60 000 when absent. */
   readonly deadlineMs?: number
@@ -53,5 +53,7 @@ export const confirmed = (testimonies: readonly Testimony[]): boolean =>
   testimonies.some(({ said }) => said === 'seen') && testimonies.every(({ said }) => said !== 'silent')
 
 /** A witness in words: `192.0.2.1 on lni`. */
-export const witnessText = (witness: Witness): string =>
-  witness.kind === 'session' ? 'an SSH session that was in use' : `${witness.address} on ${witness.device}`
+export function witnessText(witness: Witness): string {
+  if (witness.kind === 'neighbour') return `${witness.address} on ${witness.device}`
+  return witness.kind === 'session' ? 'an SSH session that was in use' : 'a peer'
+}

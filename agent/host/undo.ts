@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { HostReader } from '../../provisioning/host.ts'
 import { contains, parseCidr, parseIp } from '../../provisioning/link/address.ts'
 import { ipNeighbours, ipRoutes, parseNeighbours, parseRoutes } from '../../provisioning/link/ip.ts'
-import { carriedAgain, lively, type Session, sessionsOf } from '../../provisioning/link/ss.ts'
+import { carriedAgain, lively, ofPeers, ofSsh, type Session, sessionsOf } from '../../provisioning/link/ss.ts'
 import { HostError } from '../../provisioning/problem.ts'
 import type { Action, UndoAction, Witness } from '../../provisioning/resource.ts'
 import { confirmed, type Testimony, witnessText } from '../../provisioning/undo.ts'
@@ -153,9 +153,11 @@ async function testimony(
   used: readonly Session[],
 ): Promise<Testimony['said']> {
   if (witness.kind === 'neighbour') return (await neighbourAnswers(parts, witness)) ? 'seen' : 'silent'
-  if (used.length === 0) return 'absent'
+  const asked = witness.kind === 'session' ? ofSsh(used) : ofPeers(used, witness.ports)
+  if (asked.length === 0) return 'absent'
   const [{ sessions }, now] = [await readMark(parts.folder), await sessionsOf(parts.reader)]
-  return carriedAgain(used, sessions, now) ? 'seen' : 'silent'
+  if (carriedAgain(asked, sessions, now)) return 'seen'
+  return witness.kind === 'session' ? 'silent' : 'absent'
 }
 
 /** Waits for the witnesses; answers who confirmed. Throws `undo.undone`, at once when the signal comes. */

@@ -13,6 +13,7 @@ import {
   type Severity,
   type Standing,
   type UndoAction,
+  type Witness,
 } from '../../provisioning/resource.ts'
 import { witnessText } from '../../provisioning/undo.ts'
 import { count, duration, paint, paragraph, type Style, type Terminal } from '../api/terminal.ts'
@@ -109,16 +110,22 @@ const octal = (mode: number): string => `0${mode.toString(8)}`
 const linesOf = ({ mode, content }: Extract<Action, { kind: 'write' }>): string =>
   (mode & 0o077) === 0 ? '' : `, ${count(content.split('\n').length - 1, 'line')}`
 
+/** Who is waited for: everyone who can testify, or else a peer. */
+function waitedFor(witnesses: readonly Witness[]): string {
+  const [peers, others] = [true, false].map((isPeer) =>
+    witnesses.filter(({ kind }) => (kind === 'peer') === isPeer).map(witnessText),
+  ) as [string[], string[]]
+  return [others.join(' and '), ...peers].flatMap((who) => (who === '' ? [] : `${who} or `)).join('')
+}
+
 function undoText(action: UndoAction): string {
   switch (action.operation) {
     case 'arm':
       return `arm, outside the agent: in ${duration(action.deadlineMs)} put back ${action.files.join(', ')}${action.reload.map(({ argv }) => `; ${commandText(argv)}`).join('')}`
     case 'mark':
-      return 'note what each SSH session has carried so far'
+      return 'note what SSH sessions and connections with peers have carried so far'
     case 'confirm':
-      return action.witnesses.length === 0
-        ? 'wait for garrison network confirm, then disarm'
-        : `wait for ${action.witnesses.map(witnessText).join(' and ')} or garrison network confirm, then disarm`
+      return `wait for ${waitedFor(action.witnesses)}garrison network confirm, then disarm`
     case 'restore':
       return 'undo now what is armed'
   }

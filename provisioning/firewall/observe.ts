@@ -5,7 +5,7 @@ import type { HostReader } from '../host.ts'
 import { contains, formatIp, parseCidr, parseIp } from '../link/address.ts'
 import { defaultRoutes, ipAddresses, ipRoutes, type Link, parseLinks, parseRoutes } from '../link/ip.ts'
 import { macOfUplink, withMac } from '../link/named.ts'
-import { lively, sessionsOf } from '../link/ss.ts'
+import { lively, ofSsh, sessionsOf } from '../link/ss.ts'
 import { HostError } from '../problem.ts'
 import { nftList, parseTable } from './nft.ts'
 import {
@@ -141,7 +141,7 @@ export async function observe(reader: HostReader, desired: Desired): Promise<Obs
       unit,
       firewalld,
     ]),
-    sessionsOf(reader).then(lively),
+    sessionsOf(reader).then((all) => ofSsh(lively(all))),
   ])
   const guards = await guardsOf(reader, desired, links)
   const wanted = rulesetOf(firewall, guards)

@@ -1,10 +1,13 @@
-// The SSH sessions of the host as ss (iproute2) tells them, with how much of what was sent has been acknowledged from afar.
+// The TCP connections of the host with others as ss (iproute2) tells them, with how much of what was sent has been acknowledged from
+// afar: SSH sessions, and those with hosts of the fleet.
 
 import type { HostReader } from '../host.ts'
 import { HostError } from '../problem.ts'
 
-/** One established SSH connection from outside. `local` and `peer` are ADDRESS:PORT; `quietMs`: since anything came from the peer. */
+/** An established connection with another host. `local` and `peer` are ADDRESS:PORT; `quietMs`: since anything came from there. */
 export interface Session {
+  /** Whether it is of sshd. The programs of other users are not told to who may not look into them, as the root side. */
+  readonly ssh: boolean
   readonly local: string
   readonly peer: string
   readonly ackedBytes: number
@@ -30,12 +33,13 @@ const number = (line: string, name: string): number =>
 
 const isLoopback = (address: string): boolean => /^(127\.|\[::1\]|\[::ffff:127\.)/.test(address)
 
-/** The connections of sshd, without those from the host itself. */
+/** Every connection but those within the host. */
 export const parseSessions = (stdout: string): readonly Session[] =>
   stdout.split('\n').flatMap((line) => {
-    const [, local, peer] = /^ESTAB +\d+ +\d+ +(\S+) +(\S+) +users:\(\("sshd/.exec(line) ?? []
+    const [, local, peer, rest = ''] = /^ESTAB +\d+ +\d+ +(\S+) +(\S+)(.*)/.exec(line) ?? []
     if (local === undefined || peer === undefined || isLoopback(peer)) return []
     return {
+      ssh: /^ +users:\(\("sshd/.test(rest),
       local,
       peer,
       ackedBytes: number(line, 'bytes_acked'),
@@ -43,7 +47,7 @@ export const parseSessions = (stdout: string): readonly Session[] =>
     }
   })
 
-/** The SSH sessions of the host; none where there is no ss to ask. */
+/** The connections of the host; none where there is no ss to ask. */
 export async function sessionsOf(reader: Pick<HostReader, 'query'>): Promise<readonly Session[]> {
   for (const program of ssPrograms)
     try {
@@ -60,6 +64,16 @@ const livelyMs = 30_000
 export const lively = (sessions: readonly Session[]): readonly Session[] =>
   sessions.filter(({ quietMs }) => quietMs < livelyMs)
 
+/** SSH sessions alone. */
+export const ofSsh = (sessions: readonly Session[]): readonly Session[] => sessions.filter(({ ssh }) => ssh)
+
+/** Connections with hosts of the fleet alone: those of which one end is a port of `ports`. */
+export const ofPeers = (sessions: readonly Session[], ports: readonly number[]): readonly Session[] =>
+  sessions.filter(
+    ({ ssh, local, peer }) =>
+      !ssh && ports.some((port) => [local, peer].some((end) => end.endsWith(`:${port}`))),
+  )
+
 const hostOf = (peer: string): string => peer.slice(0, peer.lastIndexOf(':'))
 
 /**
@@ -71,8 +85,8 @@ export const carriedAgain = (
   mark: readonly Session[],
   now: readonly Session[],
 ): boolean =>
-  now.some(({ local, peer, ackedBytes }) => {
+  now.some(({ ssh, local, peer, ackedBytes }) => {
     const same = (one: Session): boolean => one.local === local && one.peer === peer
-    if (!used.some((one) => hostOf(one.peer) === hostOf(peer))) return false
+    if (!used.some((one) => one.ssh === ssh && hostOf(one.peer) === hostOf(peer))) return false
     return ackedBytes > (mark.find(same)?.ackedBytes ?? 0)
   })

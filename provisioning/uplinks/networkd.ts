@@ -127,11 +127,14 @@ export const networkdClaim = (wanted: Wanted): OwnFile => ({
   content: lines(matchLines(wanted), '', '[Link]', 'Unmanaged=yes'),
 })
 
-/** Makes networkd read its files again; interfaces whose file is another than before are configured anew. */
+/**
+ * Makes networkd read its files again; interfaces whose file is another than before are configured anew. Asked for that as well while
+ * it is about it, 252 has lost the address of a lease that came in that moment.
+ */
 export const networkctlReload = (): [string, ...string[]] => ['/usr/bin/networkctl', 'reload']
 
 /** Configures an interface anew from its file. */
-export const networkctlReconfigure = (name: string): [string, ...string[]] => [
+const networkctlReconfigure = (name: string): [string, ...string[]] => [
   '/usr/bin/networkctl',
   'reconfigure',
   '--',

@@ -1,20 +1,13 @@
 // Decides what is to be written and reloaded so that each interface is as the document says: one step for an uplink and its VLANs.
 
-import type { Desired } from '../desired.ts'
+import { type Desired, fleetPort } from '../desired.ts'
 import { mainTable } from '../link/ip.ts'
 import { type ProblemCode, remedyOf } from '../problem.ts'
 import type { Action, Blocked, Change, Json, Reload, Risk, Step, Witness } from '../resource.ts'
 import { guarded } from '../undo.ts'
 import { cloudInitFile, cloudInitPath } from './cloud-init.ts'
 import { planLni } from './lni.ts'
-import {
-  networkctlReconfigure,
-  networkctlReload,
-  networkdApply,
-  networkdClaim,
-  networkdFiles,
-  networkdUnit,
-} from './networkd.ts'
+import { networkctlReload, networkdApply, networkdClaim, networkdFiles, networkdUnit } from './networkd.ts'
 import {
   networkManagerUnit,
   nmApply,
@@ -230,12 +223,10 @@ const deleteVlan = (key: string): [string, ...string[]] => [
 /** What makes the backend go back to files as they were. */
 function goBack(backend: Backend, parts: readonly Part[]): readonly Reload[] {
   if (backend === 'networkd') {
-    const name = parts[0]?.one.link?.name
     const made = parts.filter(({ wanted, one }) => wanted.vlan !== null && one.link === null)
     return [
       ...readAgain(backend),
       // 1: it is not there any more, which is no fault of the change.
-      ...(name === undefined ? [] : [reload(networkctlReconfigure(name), [0, 1])]),
       ...made.map(({ wanted }) => reload(deleteVlan(wanted.key), [0, 1])),
     ]
   }
@@ -244,9 +235,11 @@ function goBack(backend: Backend, parts: readonly Part[]): readonly Reload[] {
   return [...readAgain(backend), ...before.map((uuid) => reload(nmcliUp(uuid), [0, 3, 4, 10]))]
 }
 
-/** Who can tell that the host is still reached: the router of the default route, that of the managing interface, and new ones. */
-function witnessesOf({ defaults, interfaces }: ObservedUplinks, parts: readonly Part[]): readonly Witness[] {
-  const neighbour = (device: string | null | undefined, address: string | null): readonly Witness[] =>
+type Router = Extract<Witness, { kind: 'neighbour' }>
+
+/** Routers that can tell that the host is still reached: that of the default route, that of the managing interface, and new ones. */
+function routersOf({ defaults, interfaces }: ObservedUplinks, parts: readonly Part[]): readonly Router[] {
+  const neighbour = (device: string | null | undefined, address: string | null): readonly Router[] =>
     device == null || address === null ? [] : [{ kind: 'neighbour', device, address }]
   const known = (['inet', 'inet6'] as const).flatMap((family) =>
     neighbour(defaults[family]?.device, defaults[family]?.via ?? null),
@@ -265,37 +258,42 @@ function witnessesOf({ defaults, interfaces }: ObservedUplinks, parts: readonly 
   )
   const [first] = known
   const all = [...(first === undefined ? [] : [first]), ...managing, ...added]
-  return [{ kind: 'session' }, ...new Map(all.map((witness) => [JSON.stringify(witness), witness])).values()]
+  return [...new Map(all.map((router) => [JSON.stringify(router), router])).values()]
 }
 
 const changeMs = 60_000
 const activationMs = 20_000
 
 /**
- * The witnesses of a removal: a router over an interface that the document does not name may well be out of reach after it, and is
- * asked only where there is no other.
+ * Those that are asked after a removal: a router over an interface that the document does not name may well be out of reach then, and
+ * is asked only where there is no other.
  */
-function witnessesOfRemoval(observed: ObservedUplinks): readonly Witness[] {
-  const all = witnessesOf(observed, [])
+function routersAfterRemoval(observed: ObservedUplinks): readonly Router[] {
+  const all = routersOf(observed, [])
   const named = new Set(observed.interfaces.map(({ link }) => link?.name))
-  const staying = all.filter((one) => one.kind !== 'neighbour' || named.has(one.device))
-  return staying.some(({ kind }) => kind === 'neighbour') ? staying : all
+  const staying = all.filter(({ device }) => named.has(device))
+  return staying.length > 0 ? staying : all
 }
 
 /** The step with an undo around what it changes, which is kept only when the host has been seen after it. */
 const withUndo = (
   step: Step,
+  { fleet }: Desired,
   observed: ObservedUplinks,
   reloads: readonly Reload[],
   parts: readonly Part[] = [],
-  witnesses = witnessesOf(observed, parts),
+  routers = routersOf(observed, parts),
 ): Step =>
   // Where nothing has an address nobody is cut off, and nobody could testify.
   step.blocked || !observed.reachable
     ? step
     : guarded(step, {
         reload: reloads,
-        witnesses,
+        witnesses: [
+          { kind: 'session' },
+          ...routers,
+          { kind: 'peer', ports: [...new Set([fleetPort, fleet?.port ?? fleetPort])] },
+        ],
         deadlineMs: changeMs + activationMs * parts.length,
       })
 
@@ -366,7 +364,7 @@ function planUplink(
         ],
     ...(inTheWay && { blocked: inTheWay }),
   }
-  return [withUndo(step, observed, goBack(backend, parts), parts)]
+  return [withUndo(step, desired, observed, goBack(backend, parts), parts)]
 }
 
 /** Whether a file tells the other backend to leave an interface alone. */
@@ -419,7 +417,7 @@ function planClaims(
   }
   const goesBack = reloads.map((argv) => reload(argv))
   // What cloud-init is told changes nothing before its next run.
-  return [reloads.length === 0 ? step : withUndo(step, observed, goesBack)]
+  return [reloads.length === 0 ? step : withUndo(step, desired, observed, goesBack)]
 }
 
 /** Takes back the files of interfaces that the document does not name any more; what they had set goes with them. */
@@ -451,7 +449,7 @@ function planRemovals(desired: Desired, observed: ObservedUplinks, backend: Back
           : []),
       ],
     }
-    return withUndo(step, observed, readAgain(backend), [], witnessesOfRemoval(observed))
+    return withUndo(step, desired, observed, readAgain(backend), [], routersAfterRemoval(observed))
   })
 }
 

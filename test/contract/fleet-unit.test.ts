@@ -77,6 +77,38 @@ await t.test('enrol: begun on one, and the others let in by a token', (t) =>
 await t.test('report: the same verbs from each', (t) => steps.report(t))
 await t.test('what is acted on elsewhere is as the certificate allows', (t) => steps.roles(t))
 
+await t.test('where nobody else can testify a peer confirms a change to the network', async (t) => {
+  const macOf = async (wire: string) =>
+    (await h07.on.run(['/usr/bin/cat', `/sys/class/net/${wire}/address`])).stdout.trim()
+  const [lni, eni] = [{ match: { mac: await macOf('lni') } }, { match: { mac: await macOf('eni') } }]
+  const before = (await h07.on.run(['/usr/bin/cat', '/etc/garrison/host.yaml'])).stdout
+  const declare = (cidr: string) => {
+    const uplinks = { eni: { ...eni, management: true }, lni: { ...lni, address: { cidr } } }
+    const stdin = JSON.stringify({ ...JSON.parse(before), uplinks })
+    return h07.on.run(['/usr/bin/tee', '/etc/garrison/host.yaml'], { stdin })
+  }
+  const apply = async () => {
+    const argv = ['/usr/bin/garrison', 'apply', '--allow', 'disruptive', '--json']
+    return (await h07.on.run(argv, { allowFailure: true })).stdout
+  }
+  const ended = async () =>
+    JSON.parse((await h07.on.run(['/usr/bin/cat', '/var/lib/garrison/network-undo/last.json'])).stdout)
+  // It has no router, and nobody has an SSH session with it.
+  await h07.on.run(['/usr/bin/systemctl', 'start', 'systemd-networkd.service'])
+  await declare('192.0.2.7/24')
+  t.match(await apply(), /"outcome":"settled"/)
+  t.match(await ended(), { outcome: 'confirmed', by: 'a peer' })
+  await steps.until('all are linked', steps.allLinked)
+  if (full) {
+    await h07.on.run(['/usr/sbin/ip', 'link', 'set', 'eni', 'down'])
+    await declare('198.51.100.7/24')
+    t.match(await apply(), /undo\.undone.*a peer/, 'silence confirms nothing')
+    await h07.on.run(['/usr/sbin/ip', 'link', 'set', 'eni', 'up'])
+    await steps.until('all are linked', steps.allLinked)
+  }
+  await h07.on.run(['/usr/bin/tee', '/etc/garrison/host.yaml'], { stdin: before })
+})
+
 await t.test('a retirement that AWS announces to one is known to the others within a second', async (t) => {
   writeFileSync(noticePath, retirement)
   for (const host of [h05, h07]) {

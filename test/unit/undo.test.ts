@@ -1,7 +1,7 @@
 // A step that undoes itself: what is put around its actions, when a change may stay, and which SSH session counts.
 import t from 'tap'
 import { converge } from '../../provisioning/engine.ts'
-import { carriedAgain, lively, parseSessions } from '../../provisioning/link/ss.ts'
+import { carriedAgain, lively, ofPeers, ofSsh, parseSessions } from '../../provisioning/link/ss.ts'
 import type { Action, Resource, Step } from '../../provisioning/resource.ts'
 import { confirmed, guarded, type Testimony } from '../../provisioning/undo.ts'
 import { desired, journalOf, readerOf, type World } from './simulated-host.ts'
@@ -55,29 +55,43 @@ t.test('a change stays when somebody was seen and nobody who could be is silent'
 const line = (local: string, peer: string, acked: number, quietMs: number, program = 'sshd'): string =>
   `ESTAB 0      0      ${local} ${peer} users:(("${program}",pid=12,fd=4),("sshd",pid=9,fd=4)) cubic wscale:7,7 rto:204 mss:1448 bytes_sent:${acked} bytes_acked:${acked} bytes_received:9 segs_out:1 lastsnd:5 lastrcv:${quietMs + 40} lastack:${quietMs} pacing_rate 4bps`
 
-t.test('sessions are the connections of sshd from elsewhere', async (t) => {
+t.test('sessions are the connections with others', async (t) => {
   const text = [
     line('192.0.2.7:22', '198.51.100.9:51234', 4711, 16),
     line('[2001:db8::7]:22', '[2001:db8::9]:40000', 12, 90_000, 'sshd-session'),
     line('127.0.0.1:22', '127.0.0.1:40002', 5, 1),
     line('192.0.2.7:443', '198.51.100.9:51235', 5, 1, 'nginx'),
+    line('192.0.2.7:7443', '192.0.2.8:50001', 6, 2, 'garrison'),
+    line('192.0.2.7:50002', '192.0.2.9:7443', 7, 3).replace(/users:\S+ /, ''),
+    line('192.0.2.7:50003', '203.0.113.1:443', 8, 4, 'garrison'),
+    line('127.0.0.1:7443', '127.0.0.1:50005', 6, 2, 'garrison'),
     'ESTAB 0 0 192.0.2.7:22 198.51.100.9:1',
     'SYN-RECV 0 0 192.0.2.7:22 198.51.100.9:2 users:(("sshd",pid=1,fd=3))',
     '',
   ].join('\n')
   const found = parseSessions(text)
+  const told = (ssh: boolean, local: string, peer: string, ackedBytes: number, quietMs: number) => ({
+    ...{ ssh, local, peer, ackedBytes, quietMs },
+  })
   t.strictSame(found, [
-    { local: '192.0.2.7:22', peer: '198.51.100.9:51234', ackedBytes: 4711, quietMs: 16 },
-    { local: '[2001:db8::7]:22', peer: '[2001:db8::9]:40000', ackedBytes: 12, quietMs: 90_000 },
+    told(true, '192.0.2.7:22', '198.51.100.9:51234', 4711, 16),
+    told(true, '[2001:db8::7]:22', '[2001:db8::9]:40000', 12, 90_000),
+    told(false, '192.0.2.7:443', '198.51.100.9:51235', 5, 1),
+    told(false, '192.0.2.7:7443', '192.0.2.8:50001', 6, 2),
+    told(false, '192.0.2.7:50002', '192.0.2.9:7443', 7, 3),
+    told(false, '192.0.2.7:50003', '203.0.113.1:443', 8, 4),
+    told(false, '192.0.2.7:22', '198.51.100.9:1', 0, 0),
   ])
-  t.strictSame(
-    lively(found).map(({ peer }) => peer),
-    ['198.51.100.9:51234'],
-  )
+  const peersOf = (sessions: typeof found) => sessions.map(({ peer }) => peer)
+  t.strictSame(peersOf(ofSsh(lively(found))), ['198.51.100.9:51234'])
+  t.strictSame(peersOf(ofPeers(found, [7443])), ['192.0.2.8:50001', '192.0.2.9:7443'])
+  t.strictSame(peersOf(ofPeers(found, [443])), ['198.51.100.9:51235', '203.0.113.1:443'])
 })
 
 t.test('only data acknowledged after the change counts, or a new session from the same place', async (t) => {
-  const one = (peer: string, ackedBytes: number) => ({ local: '192.0.2.7:22', peer, ackedBytes, quietMs: 0 })
+  const one = (peer: string, ackedBytes: number, ssh = true) => ({
+    ...{ ssh, local: '192.0.2.7:22', peer, ackedBytes, quietMs: 0 },
+  })
   const used = [one('198.51.100.9:1', 100)]
   const mark = [one('198.51.100.9:1', 150)]
   t.equal(carriedAgain(used, mark, [one('198.51.100.9:1', 150)]), false)
@@ -86,6 +100,7 @@ t.test('only data acknowledged after the change counts, or a new session from th
   t.equal(carriedAgain(used, mark, [one('198.51.100.9:2', 0)]), false, 'nothing has reached it yet')
   t.equal(carriedAgain(used, mark, [one('198.51.100.9:2', 21)]), true)
   t.equal(carriedAgain(used, mark, [one('203.0.113.5:2', 2100)]), false, 'somebody else')
+  t.equal(carriedAgain(used, mark, [one('198.51.100.9:2', 21, false)]), false, 'something else')
 })
 
 /** Applies one step of which the action `fails`; what was performed, and what was told. */
