@@ -128,13 +128,13 @@ export const networkdClaim = (wanted: Wanted): OwnFile => ({
 })
 
 /**
- * Makes networkd read its files again; interfaces whose file is another than before are configured anew. Asked for that as well while
- * it is about it, 252 has lost the address of a lease that came in that moment.
+ * Makes networkd read its files again; interfaces whose file is another than before are configured anew, but for those that it has
+ * failed to configure. Asked for that as well while it is about it, 252 has lost the address of a lease that came in that moment.
  */
 export const networkctlReload = (): [string, ...string[]] => ['/usr/bin/networkctl', 'reload']
 
 /** Configures an interface anew from its file. */
-const networkctlReconfigure = (name: string): [string, ...string[]] => [
+export const networkctlReconfigure = (name: string): [string, ...string[]] => [
   '/usr/bin/networkctl',
   'reconfigure',
   '--',
@@ -169,6 +169,12 @@ export const networkdApply = (name: string | null, changed: boolean): readonly A
 
 /** Where networkd notes what it does with a link. */
 export const linkFile = (index: number): string => `/run/systemd/netif/links/${index}`
+
+/** The phase of a link that is not configured anew when files are read again. */
+export const failedPhase = 'failed'
+
+/** The line of that file that says so. */
+export const failedLine = `ADMIN_STATE=${failedPhase}`
 
 /** What networkd notes about a link. */
 export interface LinkNote {

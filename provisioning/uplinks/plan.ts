@@ -7,7 +7,17 @@ import type { Action, Blocked, Change, Json, Reload, Risk, Step, Witness } from 
 import { guarded } from '../undo.ts'
 import { cloudInitFile, cloudInitPath } from './cloud-init.ts'
 import { planLni } from './lni.ts'
-import { networkctlReload, networkdApply, networkdClaim, networkdFiles, networkdUnit } from './networkd.ts'
+import {
+  failedLine,
+  failedPhase,
+  linkFile,
+  networkctlReconfigure,
+  networkctlReload,
+  networkdApply,
+  networkdClaim,
+  networkdFiles,
+  networkdUnit,
+} from './networkd.ts'
 import {
   networkManagerUnit,
   nmApply,
@@ -168,7 +178,8 @@ interface Part {
 /** What makes the backend use the files of an uplink and its VLANs. */
 function apply(backend: Backend, parts: readonly Part[], changed: boolean): readonly Action[] {
   const name = parts[0]?.one.link?.name ?? null
-  if (backend === 'networkd') return networkdApply(name, changed)
+  if (backend === 'networkd')
+    return networkdApply(name, changed && parts[0]?.one.holder?.phase !== failedPhase)
   const paths = parts.map(({ wanted }) => profileFile(wanted).path)
   return nmApply(paths, name === null ? [] : parts.map(({ wanted }) => wanted.key))
 }
@@ -223,10 +234,19 @@ const deleteVlan = (key: string): [string, ...string[]] => [
 /** What makes the backend go back to files as they were. */
 function goBack(backend: Backend, parts: readonly Part[]): readonly Reload[] {
   if (backend === 'networkd') {
+    const link = parts[0]?.one.link
     const made = parts.filter(({ wanted, one }) => wanted.vlan !== null && one.link === null)
     return [
       ...readAgain(backend),
       // 1: it is not there any more, which is no fault of the change.
+      ...(link == null
+        ? []
+        : [
+            {
+              ...reload(networkctlReconfigure(link.name), [0, 1]),
+              when: { path: linkFile(link.index), line: failedLine },
+            },
+          ]),
       ...made.map(({ wanted }) => reload(deleteVlan(wanted.key), [0, 1])),
     ]
   }
