@@ -8,7 +8,8 @@ export const cloudInitConfig = '/etc/cloud/cloud.cfg'
 /** What Garrison tells cloud-init. */
 export const cloudInitPath = '/etc/cloud/cloud.cfg.d/99-garrison-network.cfg'
 
-const mark =
+/** The head of a file that is Garrison's. */
+export const mark =
   '# Written by Garrison from its desired document, which is what to change; this file is replaced.'
 
 /**

@@ -216,6 +216,13 @@ function chosenInterface(network: Ec2Network): Ec2Interface | null {
   )
 }
 
+/** The MAC of the interface: known before it is a device, from the moment that EC2 has made it. */
+export function macOfLni({ reading: { answer, problem }, lni }: ObservedLni): string | null {
+  if (lni !== null) return lni.mac
+  const own = answer === null || problem !== null ? null : chosenInterface(answer)
+  return own?.attachment === null ? own.mac : null
+}
+
 const appearMs = 180_000
 
 /** When EC2 says that it is attached, the host will see it: a device with its MAC. */

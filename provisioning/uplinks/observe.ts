@@ -22,6 +22,7 @@ import {
 import { macAtIndex, macWritten, withMac } from '../link/named.ts'
 import { HostError, type ProblemReport, problemOf } from '../problem.ts'
 import { parseSystemctlShow, systemctlShow } from '../systemd/systemctl.ts'
+import { autoDefaultFile } from './auto-default.ts'
 import { cloudInitConfig, cloudInitPath } from './cloud-init.ts'
 import { type ObservedLni, observeLni } from './lni.ts'
 import { linkFile, networkdFolder, networkdUnit, parseLinkFile } from './networkd.ts'
@@ -217,7 +218,7 @@ async function ownFiles(reader: HostReader): Promise<readonly OwnFile[]> {
     ),
   )
   const paths = listed.flat().filter((path) => keyOfFile(path) !== null)
-  const read = [...paths, unmanagedFile, cloudInitPath].sort().map(async (path) => ({
+  const read = [...paths, autoDefaultFile, unmanagedFile, cloudInitPath].sort().map(async (path) => ({
     path,
     content: await reader.readText(path),
   }))

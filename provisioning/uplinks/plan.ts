@@ -5,8 +5,9 @@ import { mainTable } from '../link/ip.ts'
 import { type ProblemCode, remedyOf } from '../problem.ts'
 import type { Action, Blocked, Change, Json, Reload, Risk, Step, Witness } from '../resource.ts'
 import { guarded } from '../undo.ts'
+import { autoDefaultFile, noAutoDefault } from './auto-default.ts'
 import { cloudInitFile, cloudInitPath } from './cloud-init.ts'
-import { planLni } from './lni.ts'
+import { macOfLni, planLni } from './lni.ts'
 import {
   failedLine,
   failedPhase,
@@ -407,17 +408,23 @@ function planClaims(
       : backend === 'networkd'
         ? [unmanagedConf(wanted)]
         : wanted.map(networkdClaim)
-  const changed = [...cloudInit, ...others].filter(
+  const lniMac = observed.lni === null ? null : macOfLni(observed.lni)
+  const made = backend === 'networkmanager' && lniMac !== null ? [noAutoDefault(lniMac)] : []
+  const changed = [...cloudInit, ...others, ...made].filter(
     ({ path, content }) => contentOf(observed.files, path) !== content,
   )
   const stray = observed.files.filter(
     ({ path }) =>
       (path === cloudInitPath && cloudInit.length === 0) ||
-      (path === unmanagedFile && !others.some((file) => file.path === path)),
+      (path === unmanagedFile && !others.some((file) => file.path === path)) ||
+      (path === autoDefaultFile && (backend === 'networkd' || observed.lni === null)),
   )
   const touches = (path: string): boolean => [...changed, ...stray].some((file) => file.path === path)
   const reloads: readonly [string, ...string[]][] = [
-    ...(touches(unmanagedFile) && (observed.both || backend === 'networkmanager') ? [nmcliReloadConf()] : []),
+    ...((touches(unmanagedFile) || touches(autoDefaultFile)) &&
+    (observed.both || backend === 'networkmanager')
+      ? [nmcliReloadConf()]
+      : []),
     ...(changed.some(({ path }) => path.endsWith('.network')) ? [networkctlReload()] : []),
   ]
   if (changed.length + stray.length === 0) return []
@@ -530,8 +537,9 @@ export function plan(observed: ObservedUplinks, desired: Desired): readonly Step
       return planUplink(desired, observed, backend, parts)
     })
   return [
-    ...attaching,
+    // Others are told of an interface before it is there.
     ...planClaims(desired, observed, backend, wanted),
+    ...attaching,
     ...planRemovals(desired, observed, backend),
     ...unresolved,
     ...configured,
