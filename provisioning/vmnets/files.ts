@@ -58,8 +58,8 @@ export const rulesUnitText = (): string =>
     '',
   ].join('\n')
 
-/** The text of the unit that runs each time that the interface appears. */
-export const uplinkUnitText = (device: string): string =>
+/** The text of the unit that runs each time that the interface appears, until `ip` has taken these routes. */
+export const uplinkUnitText = (device: string, routes: readonly string[]): string =>
   [
     heading,
     '[Unit]',
@@ -67,6 +67,7 @@ export const uplinkUnitText = (device: string): string =>
     'Documentation=man:garrison(1)',
     `BindsTo=${deviceUnit(device)}`,
     `After=local-fs.target ${deviceUnit(device)}`,
+    'StartLimitIntervalSec=0',
     '',
     '[Service]',
     'Type=oneshot',
@@ -74,6 +75,13 @@ export const uplinkUnitText = (device: string): string =>
     // What is there already is no failure.
     `ExecStart=-/usr/sbin/ip -4 -force -batch ${uplinkBatch(device, 'inet')}`,
     `ExecStart=-/usr/sbin/ip -6 -force -batch ${uplinkBatch(device, 'inet6')}`,
+    // Refused until the interface has its address. Before that the kernel takes no route over one that is down, and NetworkManager
+    // removes the routes of others when it begins with an interface.
+    ...routes.map((route) => `ExecStart=/usr/sbin/ip ${route}`),
+    'Restart=on-failure',
+    'RestartSec=5s',
+    // A cable may be out for days.
+    'LogLevelMax=err',
     '',
     '[Install]',
     `WantedBy=${deviceUnit(device)}`,

@@ -25,6 +25,7 @@ import { otherBridges } from './stand.ts'
 import { briefMs, run, step } from './step.ts'
 import {
   batchLines,
+  bootRoute,
   firstTable,
   type OnWire,
   type Policy,
@@ -330,7 +331,10 @@ function bootStep(observed: ObservedVmnets, wires: readonly OnWire[], hasRules: 
     ]
   const wanted: readonly (readonly [unit: string, text: string])[] = [
     ...(hasRules ? [[rulesUnit, rulesUnitText()] as const] : []),
-    ...wires.map(({ device }) => [uplinkUnit(device), uplinkUnitText(device)] as const),
+    ...wires.map(({ device, policies }) => {
+      const routes = new Set(policies.map((policy) => bootRoute(policy, device)))
+      return [uplinkUnit(device), uplinkUnitText(device, [...routes])] as const
+    }),
   ]
   const wrong = wanted.filter(
     ([unit, content]) =>

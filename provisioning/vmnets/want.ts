@@ -200,6 +200,10 @@ export const batchLines = ({ device, proxies, policies }: OnWire, family: Family
 export const proxyLine = (verb: 'replace' | 'delete', address: string, device: string): string =>
   `neighbour ${verb} proxy ${address} dev ${device}`
 
+/** What `ip` is asked for the route of a policy, to be refused while the interface has no address in the network of the router. */
+export const bootRoute = ({ family, table, via }: Policy, device: string): string =>
+  `${family === 'inet' ? '-4' : '-6'} route replace default via ${via} dev ${device} table ${table} protocol kernel`
+
 /** The lines of one policy. */
 export const policyLines = ({ from, table, via }: Policy, device: string): readonly string[] => [
   // The address of the interface may come later. What networkd has not made it takes away, but for what it holds to be the kernel's.

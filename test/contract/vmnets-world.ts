@@ -106,6 +106,8 @@ const run = (...argv: readonly string[]): string => {
   return execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
 }
 
+const lniAddresses = ['192.0.2.20/24', '2001:db8:1::20/64']
+
 /** Makes the wire. Needs root and what startLibvirtd needs. */
 export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
   const libvirtd = await startLibvirtd({ network: true })
@@ -188,7 +190,7 @@ export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
     else ip(place, ...up)
   }
   host('/usr/sbin/ip', 'link', 'set', 'lni', 'address', lniMac)
-  addresses(null, 'lni', ['192.0.2.20/24', '2001:db8:1::20/64'])
+  addresses(null, 'lni', lniAddresses)
   addresses(null, 'eni', ['10.20.0.5/24'])
   addresses('lan', 'eth0', ['192.0.2.10/24', '2001:db8:1::10/64'])
   addresses('gw', 'eth0', ['192.0.2.1/24', '2001:db8:1::1/64'])
@@ -216,6 +218,12 @@ export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
   const write: Wire['write'] = (document) =>
     writeFileSync(join(root, 'etc/garrison/host.yaml'), JSON.stringify(document, null, 2))
   const children = new Set<ReturnType<typeof spawn>>()
+  /** Does what systemd does for a unit, up to the first line that fails and may not. */
+  const begins = (unit: string): boolean =>
+    [...unit.matchAll(/^ExecStart=(-?)(.*)$/gm)].every(([, may, command = '']) => {
+      const [program = '', ...rest] = [...inHost(), ...command.split(' ')]
+      return spawnSync(program, rest).status === 0 || may === '-'
+    })
 
   return {
     libvirtd,
@@ -296,11 +304,16 @@ export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
         host('/usr/sbin/ip', family, 'route', 'flush', 'table', '5210')
       }
       host('/usr/sbin/sysctl', '--quiet', '--load=/etc/sysctl.d/60-garrison-vmnets.conf')
-      for (const unit of readdirSync(join(root, 'system')).filter((name) => name.endsWith('.service')))
-        for (const [, command = ''] of readFileSync(join(root, 'system', unit), 'utf8').matchAll(
-          /^ExecStart=-?(.*)$/gm,
-        ))
-          host(...command.split(' '))
+      // An interface appears before its backend gives it what it has.
+      host('/usr/sbin/ip', 'address', 'flush', 'dev', 'lni')
+      host('/usr/sbin/ip', 'link', 'set', 'lni', 'down')
+      const units = readdirSync(join(root, 'system'))
+        .filter((name) => name.endsWith('.service'))
+        .map((name) => readFileSync(join(root, 'system', name), 'utf8'))
+      const failed = units.filter((unit) => !begins(unit))
+      addresses(null, 'lni', lniAddresses)
+      for (const unit of failed)
+        if (!/^Restart=on-failure$/m.test(unit) || !begins(unit)) throw new Error(`does not begin: ${unit}`)
     },
     lease: (name) =>
       /lease of (\S+) obtained/.exec(
