@@ -3,7 +3,7 @@
 import { HostError } from '../problem.ts'
 import type { Action } from '../resource.ts'
 import type { OwnFile } from './observe.ts'
-import { carrierMetric, fromHere, rulePriority, type Wanted, writeLearned } from './want.ts'
+import { fromHere, isKeptWithoutCarrier, rulePriority, type Wanted, writeLearned } from './want.ts'
 
 /** The unit of networkd. */
 export const networkdUnit = 'systemd-networkd.service'
@@ -80,9 +80,7 @@ function network(wanted: Wanted): OwnFile {
       `LinkLocalAddressing=${family6 ? 'ipv6' : 'no'}`,
       'LLMNR=no',
       'MulticastDNS=no',
-      // Without the last address the kernel forgets for whom it answers there (VMs), and routes of others; neither comes back with the
-      // cable. Where the default route is, that of another uplink takes over.
-      ...(metric === carrierMetric ? [] : ['IgnoreCarrierLoss=yes']),
+      ...(isKeptWithoutCarrier(wanted) ? ['IgnoreCarrierLoss=yes'] : []),
       addresses.map((address) => `Address=${address}`),
       dns.map((server) => `DNS=${server}`),
       vlans.map((vlan) => `VLAN=${vlan}`),

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { HostError } from '../problem.ts'
 import type { Action } from '../resource.ts'
 import type { OwnFile } from './observe.ts'
-import { fromHere, rulePriority, type Wanted, writeLearned } from './want.ts'
+import { fromHere, isKeptWithoutCarrier, rulePriority, type Wanted, writeLearned } from './want.ts'
 
 /** The unit of NetworkManager. */
 export const networkManagerUnit = 'NetworkManager.service'
@@ -12,8 +12,11 @@ export const networkManagerUnit = 'NetworkManager.service'
 /** Where profiles are kept; it reads none that others than root can read. */
 export const profileFolder = '/etc/NetworkManager/system-connections'
 
+/** Where the administrator's parts of its configuration are. */
+export const confFolder = '/etc/NetworkManager/conf.d'
+
 /** The file that keeps NetworkManager off our interfaces when another backend configures them. */
-export const unmanagedFile = '/etc/NetworkManager/conf.d/90-garrison.conf'
+export const unmanagedFile = `${confFolder}/90-garrison.conf`
 
 const mark =
   '# Written by Garrison from its desired document, which is what to change; this file is replaced.'
@@ -96,6 +99,28 @@ export function profileFile(wanted: Wanted): OwnFile {
   }
 }
 
+/** What devices are matched by in its configuration: a MAC is the device's own there, not one that has been set. */
+const matched = ({ key, mac }: Pick<Wanted, 'key' | 'mac'>): string =>
+  mac === null ? `interface-name:=${key}` : `mac:${mac}`
+
+/** Says that an interface keeps its addresses while its cable is out; of a profile it cannot be said. */
+const carrierConf = (wanted: Wanted): OwnFile => ({
+  path: `${confFolder}/90-garrison-${wanted.key}-carrier.conf`,
+  content: [
+    mark,
+    `[device-garrison-${wanted.key}]`,
+    `match-device=${matched(wanted)}`,
+    'ignore-carrier=true',
+    '',
+  ].join('\n'),
+})
+
+/** The files of one interface, its profile last. */
+export const networkManagerFiles = (wanted: Wanted): readonly OwnFile[] => [
+  ...(isKeptWithoutCarrier(wanted) ? [carrierConf(wanted)] : []),
+  profileFile(wanted),
+]
+
 /** Says that NetworkManager leaves interfaces alone, which another backend configures. */
 export const unmanagedConf = (all: readonly Wanted[]): OwnFile => ({
   path: unmanagedFile,
@@ -103,7 +128,7 @@ export const unmanagedConf = (all: readonly Wanted[]): OwnFile => ({
     mark,
     // Added to what others list, and heeded at a reload; `managed` in a section of the device is only read when it appears.
     '[keyfile]',
-    `unmanaged-devices+=${all.map(({ key, mac }) => (mac === null ? `interface-name:=${key}` : `mac:${mac}`)).join(';')}`,
+    `unmanaged-devices+=${all.map(matched).join(';')}`,
     '',
   ].join('\n'),
 })
@@ -127,8 +152,10 @@ export const nmcliUp = (uuid: string): [string, ...string[]] => [
   uuid,
 ]
 
-/** What makes NetworkManager use changed profiles: those of interfaces that are there, and of their VLANs, are activated. */
+/** What makes NetworkManager use changed files. Some profiles are activated; the others it activates when their interface can be used. */
 export const nmApply = (paths: readonly string[], activate: readonly string[]): readonly Action[] => [
+  // First, for what it says of a device is heeded at once while that is not being activated.
+  { kind: 'run', argv: nmcliReloadConf(), deadlineMs: 30_000 },
   { kind: 'run', argv: ['/usr/bin/nmcli', 'connection', 'load', ...paths], deadlineMs: 30_000 },
   ...activate.map(
     (key): Action => ({

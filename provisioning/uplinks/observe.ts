@@ -28,6 +28,7 @@ import { type ObservedLni, observeLni } from './lni.ts'
 import { linkFile, networkdFolder, networkdUnit, parseLinkFile } from './networkd.ts'
 import {
   type Connection,
+  confFolder,
   networkManagerUnit,
   nmcliConnections,
   parseNmcliConnections,
@@ -213,7 +214,7 @@ function defaultOver(routes: readonly Route[], family: Family): Hop | null {
 /** Garrison's own files in the folders of both backends. */
 async function ownFiles(reader: HostReader): Promise<readonly OwnFile[]> {
   const listed = await Promise.all(
-    [networkdFolder, profileFolder].map(async (folder) =>
+    [networkdFolder, profileFolder, confFolder].map(async (folder) =>
       ((await reader.list(folder)) ?? []).map((name) => `${folder}/${name}`),
     ),
   )
@@ -284,8 +285,8 @@ function macOf(
   instance: InstanceFacts | null,
   lni: ObservedLni | null,
 ): string | null {
-  const own = files.find(({ path }) => keyOfFile(path) === name)
-  const written = macWritten(own?.content ?? null)
+  const own = files.filter(({ path }) => keyOfFile(path) === name)
+  const [written = null] = own.flatMap(({ content }) => macWritten(content) ?? [])
   if (wantsLni !== undefined) return lni?.lni?.mac ?? (lni?.reading.problem ? written : null)
   if (match === undefined) return null
   if ('mac' in match) return match.mac.toLowerCase()

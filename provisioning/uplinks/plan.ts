@@ -20,16 +20,18 @@ import {
   networkdUnit,
 } from './networkd.ts'
 import {
+  networkManagerFiles,
   networkManagerUnit,
   nmApply,
   nmcliReload,
   nmcliReloadConf,
   nmcliUp,
-  profileFile,
+  profilePath,
+  profileUuid,
   unmanagedConf,
   unmanagedFile,
 } from './networkmanager.ts'
-import type { Backend, ObservedInterface, ObservedUplinks, OwnFile } from './observe.ts'
+import type { Backend, ObservedInterface, ObservedLink, ObservedUplinks, OwnFile } from './observe.ts'
 import { keepsAddress } from './schema.ts'
 import { keyOfFile, vlanKey, type Wanted, wantedOf } from './want.ts'
 
@@ -45,7 +47,7 @@ const blocked = (
 })
 
 const filesOf = (backend: Backend, wanted: Wanted): readonly OwnFile[] =>
-  backend === 'networkd' ? networkdFiles(wanted) : [profileFile(wanted)]
+  backend === 'networkd' ? networkdFiles(wanted) : networkManagerFiles(wanted)
 
 const contentOf = (files: readonly OwnFile[], path: string): string | null =>
   files.find((file) => file.path === path)?.content ?? null
@@ -176,13 +178,27 @@ interface Part {
   readonly one: ObservedInterface
 }
 
+const hasNoCable = (link: ObservedLink | null | undefined): boolean => link?.up === true && !link.carrier
+
+/** Whether NetworkManager has let go of an uplink without a carrier, or of a VLAN there; it takes it again with the carrier. */
+const waitsForCarrier = (
+  { loaded }: ObservedUplinks,
+  backend: Backend,
+  uplink: ObservedLink | null,
+  { wanted, one }: Part,
+): boolean =>
+  backend === 'networkmanager' &&
+  hasNoCable(uplink) &&
+  one.holder === null &&
+  loaded.includes(profileUuid(wanted.key))
+
 /** What makes the backend use the files of an uplink and its VLANs. */
 function apply(backend: Backend, parts: readonly Part[], changed: boolean): readonly Action[] {
-  const name = parts[0]?.one.link?.name ?? null
+  const link = parts[0]?.one.link ?? null
   if (backend === 'networkd')
-    return networkdApply(name, changed && parts[0]?.one.holder?.phase !== failedPhase)
-  const paths = parts.map(({ wanted }) => profileFile(wanted).path)
-  return nmApply(paths, name === null ? [] : parts.map(({ wanted }) => wanted.key))
+    return networkdApply(link?.name ?? null, changed && parts[0]?.one.holder?.phase !== failedPhase)
+  const keys = parts.map(({ wanted }) => wanted.key)
+  return nmApply(keys.map(profilePath), link === null || hasNoCable(link) ? [] : keys)
 }
 
 /**
@@ -209,6 +225,10 @@ const reload = (argv: readonly [string, ...string[]], exits: readonly number[] =
   exits,
 })
 
+/** What makes the backend read its files again. */
+const rereads = (backend: Backend): readonly [string, ...string[]][] =>
+  backend === 'networkd' ? [networkctlReload()] : [nmcliReloadConf(), nmcliReload()]
+
 /**
  * What makes the backend read its files again, also when it has gone down with the change. Nothing that it depends on is waited for:
  * that may wait for the undoing itself, which comes before the network at boot.
@@ -218,7 +238,7 @@ const readAgain = (backend: Backend): readonly Reload[] => [
     ...(['/usr/bin/systemctl', 'start', '--job-mode=ignore-dependencies', '--'] as const),
     backend === 'networkd' ? networkdUnit : networkManagerUnit,
   ]),
-  reload(backend === 'networkd' ? networkctlReload() : nmcliReload()),
+  ...rereads(backend).map((argv) => reload(argv)),
 ]
 
 /** What takes the interface of a VLAN away, which networkd made and leaves when its file goes. */
@@ -343,7 +363,9 @@ function planUplink(
   const inForce =
     one.link === null
       ? []
-      : parts.flatMap((part) => differences(desired, part.wanted, part.one, observed, backend))
+      : parts
+          .filter((part) => !waitsForCarrier(observed, backend, one.link, part))
+          .flatMap((part) => differences(desired, part.wanted, part.one, observed, backend))
   const fileChanges = changed.map((file) =>
     fileChange(uplink.path, file, contentOf(observed.files, file.path)),
   )
@@ -460,7 +482,6 @@ function planRemovals(desired: Desired, observed: ObservedUplinks, backend: Back
   )
   return [...stray].map(([key, files]): Step => {
     const isVlan = key.includes('.')
-    const argv = backend === 'networkd' ? networkctlReload() : nmcliReload()
     const step: Step = {
       id: 'uplinks.remove',
       subject: key,
@@ -469,7 +490,7 @@ function planRemovals(desired: Desired, observed: ObservedUplinks, backend: Back
       because: files.map(({ path }) => ({ path: `uplinks.${key}`, desired: null, observed: path })),
       actions: [
         ...files.map(({ path }): Action => ({ kind: 'remove', path })),
-        { kind: 'run', argv, deadlineMs: 30_000 },
+        ...rereads(backend).map((argv): Action => ({ kind: 'run', argv, deadlineMs: 30_000 })),
         // 1: it is not there.
         ...(isVlan && backend === 'networkd'
           ? [{ kind: 'run', argv: deleteVlan(key), deadlineMs: 30_000, exits: [0, 1], unit: true } as const]

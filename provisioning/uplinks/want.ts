@@ -69,9 +69,15 @@ export const fromHere = 'lo'
 
 // Cloud images give 100 and more, ifupdown 0, networkd 1024.
 /** The metric of the default route over the uplink that carries it. */
-export const carrierMetric = 50
+const carrierMetric = 50
 const managementMetric = 1000
 const otherMetric = 2000
+
+/**
+ * Whether an interface keeps its addresses while its cable is out. Without the last one the kernel forgets for whom it answers there
+ * (VMs), and routes of others; neither comes back with the cable. Where the default route is, that of another uplink takes over.
+ */
+export const isKeptWithoutCarrier = ({ metric }: Pick<Wanted, 'metric'>): boolean => metric !== carrierMetric
 
 const firstTable = 20_000
 const tables = 10_000
@@ -184,7 +190,8 @@ const learnedOf = (observed: ObservedUplinks, key: string, families: readonly Fa
       .filter(isBelieved)
   })
 
-const ownFile = /\/(?:05-)?garrison-([a-z][a-z0-9]*(?:\.\d+)?)\.(?:network|netdev|nmconnection)$/
+const ownFile =
+  /\/(?:05-|90-)?garrison-([a-z][a-z0-9]*(?:\.\d+)?)(?:\.(?:network|netdev|nmconnection)|-carrier\.conf)$/
 
 /** Which interface a file of ours is about; null when it is none of ours. */
 export const keyOfFile = (path: string): string | null => ownFile.exec(path)?.[1] ?? null

@@ -1,15 +1,22 @@
 // What every backend must make of the document, tried on a whole host.
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import type { RootStatus } from '../../agent/report/root-view.ts'
 import type { Step } from '../../provisioning/resource.ts'
 import type { Backend } from '../../provisioning/uplinks/observe.ts'
+import { batchLines } from '../../provisioning/vmnets/want.ts'
+import { cable } from './namespaces.ts'
 import { makeWorld } from './uplinks-world.ts'
 
 const cloudInit = '/etc/cloud/cloud.cfg.d/99-garrison-network.cfg'
 
+/** Longer than NetworkManager waits for a carrier to come back. */
+const outlastMs = 12_000
+
 /** Runs the suite with one backend. */
 export async function suite(backend: Backend): Promise<void> {
   const world = await makeWorld(backend)
-  const { host, box, unit, foreign, eni, kept, byMac, lanFixed } = world
+  const { host, lan, vpc, box, unit, foreign, eni, kept, byMac, lanFixed } = world
   const { addresses, wayTo, until, bothUp, answersFromFar } = world
   const { declare, garrison, settle, settled, rename, goDown } = world
 
@@ -70,6 +77,123 @@ export async function suite(backend: Backend): Promise<void> {
       await bothUp('eth0', 'eth1')
     },
   )
+
+  const { defaultRoute, ...lanBeside } = lanFixed
+  const plug = (way: 'up' | 'down') => lan.ip('link', 'set', 'lan0', way)
+  /** What an uplink has, and what hangs on it, whether or not it has a carrier. */
+  const held = (device: string): string =>
+    [
+      ['-oneline', '-4', 'address', 'show', 'dev', device],
+      ['neighbour', 'show', 'proxy'],
+      ['route', 'show', 'table', 'all', 'dev', device],
+      ['rule'],
+    ]
+      .map((words) => host.ip(...words).replace(/ linkdown|valid_lft.*/g, ''))
+      .join('')
+  /** Codes of everything that is found and planned. */
+  const told = async () => {
+    const { answer } = await garrison('status')
+    return (answer as unknown as RootStatus).resources.flatMap(({ steps, findings }) => [
+      ...findings.map(({ code, subject }) => `${code} ${subject}`),
+      ...steps.map(({ key, blocked }) => `${key}: ${blocked?.code ?? 'planned'}`),
+    ])
+  }
+  /** What is told of an uplink that is not there. */
+  const absent = ['uplinks.absent lan', 'uplinks.configure lan: uplinks.absent']
+  /** As VM networks have it, for what is theirs goes with an interface and with its last address. */
+  const wire = batchLines(
+    {
+      device: 'eth1',
+      proxies: ['192.0.2.70'],
+      policies: [{ family: 'inet', from: '192.0.2.64/27', table: 5210, via: '192.0.2.1' }],
+    },
+    'inet',
+  )
+  box.write('/root/wire', wire.map((line) => `${line}\n`).join(''))
+  const layWire = () =>
+    box.run(['/usr/sbin/ip', '-4', '-force', '-batch', '/root/wire'], { allowFailure: true })
+
+  t.test('the cable of the uplink with the default route: another has it until it is back', async (t) => {
+    await settled({ eni, lan: lanFixed })
+    plug('down')
+    await until('no address', () => !addresses('eth1').includes('192.0.2.10'))
+    await until('the other one', () => wayTo('203.0.113.7') === 'eth0')
+    for (let looks = 0; looks < 3; looks += 1) t.same(await told(), ['nic.no-carrier eth1'])
+    plug('up')
+    await until('the address', () => addresses('eth1').includes('192.0.2.10/24'))
+    await until('the default route', () => wayTo('203.0.113.7') === 'eth1')
+    t.same(await told(), [])
+    answersFromFar()
+  })
+
+  t.test('the cable of another: it keeps what it has', async (t) => {
+    await settle({ eni, lan: lanBeside })
+    if (backend === 'networkmanager') {
+      // It matches MACs that a device has of its own, and a veth has none: here its name stands for it.
+      const ours = box.read('/etc/NetworkManager/conf.d/90-garrison-lan-carrier.conf') ?? ''
+      t.match(ours, `match-device=mac:${byMac.match.mac}\n`)
+      box.write('/etc/NetworkManager/conf.d/95-veth.conf', ours.replace(/mac:.*/, 'interface-name:=eth1'))
+      await box.run(['/usr/bin/nmcli', 'general', 'reload', 'conf'])
+    }
+    await layWire()
+    const before = held('eth1')
+    t.match(before, /^192\.0\.2\.70 dev eth1 proxy[\s\S]*^default via 192\.0\.2\.1 .*table 5210/m)
+    plug('down')
+    for (let looks = 0; looks < 3; looks += 1) {
+      await sleep(outlastMs / 3)
+      t.same(await told(), ['nic.no-carrier eth1'])
+    }
+    t.equal(held('eth1'), before)
+    plug('up')
+    await until('told no more', async () => (await told()).length === 0)
+    t.equal(held('eth1'), before)
+    answersFromFar()
+  })
+
+  t.test('with another MAC it is not there, and nothing takes its place', async (t) => {
+    cable(host, 'eth2', lan, 'lan2', '02:3a:00:00:00:12')
+    const before = [held('eth0'), held('eth1')]
+    host.ip('link', 'set', 'eth1', 'address', '02:3a:00:00:00:99')
+    t.same(await told(), absent)
+    const { exit, answer } = await garrison('apply', '--allow', 'disruptive')
+    t.equal(exit, 3)
+    t.match(answer, { outcome: 'blocked', performed: 0 })
+    await sleep(outlastMs / 3)
+    t.same(await told(), absent)
+    t.notMatch(host.ip('-4', 'address', 'show', 'dev', 'eth2'), 'inet')
+    host.ip('link', 'delete', 'eth2')
+    host.ip('link', 'set', 'eth1', 'address', byMac.match.mac)
+    await until('told no more', async () => (await told()).length === 0)
+    t.same([held('eth0'), held('eth1')], before)
+    answersFromFar()
+  })
+
+  t.test('gone and back it has its address, and the wire of VMs once its unit has run', async (t) => {
+    const before = held('eth1')
+    host.ip('link', 'set', 'eth1', 'netns', lan.name)
+    t.same(await told(), absent)
+    t.equal(wayTo('203.0.113.7'), 'eth0')
+    lan.ip('link', 'set', 'eth1', 'netns', host.name)
+    await until('the address', () => addresses('eth1').includes('192.0.2.10/24'))
+    await until('told no more', async () => (await told()).length === 0)
+    t.notMatch(held('eth1'), /proxy|table 5210/)
+    await layWire()
+    t.equal(held('eth1'), before)
+    answersFromFar()
+  })
+
+  t.test('what the metadata have told of it is known while they are silent', async (t) => {
+    const uplinks = { eni, lan: { ...lanBeside, match: { deviceIndex: 1 } } }
+    await settled(uplinks)
+    const silence = (verb: 'add' | 'delete') => vpc.ip('address', verb, '169.254.169.254/32', 'dev', 'lo')
+    silence('delete')
+    t.match((await garrison('instance')).answer, { instance: null })
+    t.same(await told(), [])
+    silence('add')
+    host.ip('rule', 'delete', 'priority', '5210')
+    host.ip('rule', 'delete', 'priority', '5211')
+    await settle({ eni, lan: lanFixed })
+  })
 
   t.test('a VLAN', async (t) => {
     const vlans = { storage: { id: 20, address: { cidr: '192.0.3.10/24' }, mtu: 1300 } }
