@@ -133,8 +133,6 @@ export interface Reload {
   readonly content?: string
   /** Exit codes that mean success; `[0]` when absent. */
   readonly exits?: readonly number[]
-  /** Run only when the file has this line by then. */
-  readonly when?: { readonly path: string; readonly line: string }
 }
 
 /** What keeps a change to the network from cutting the host off; `guarded` (undo.ts) puts these around the actions of a step. */

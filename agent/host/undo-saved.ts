@@ -212,18 +212,7 @@ async function inRounds<Item>(
   return problems
 }
 
-/** Whether a file has a line; false when it is not there. */
-async function hasLine({ path, line }: NonNullable<Reload['when']>): Promise<boolean> {
-  const text = await readFile(path, 'utf8').catch((error: unknown) => {
-    if (errnoOf(error) === 'ENOENT') return ''
-    throw error
-  })
-  return text.split('\n').includes(line)
-}
-
-async function reloadOne(folder: string, one: Reload): Promise<void> {
-  const { argv, deadlineMs, content, exits = [0], when } = one
-  if (when !== undefined && !(await hasLine(when))) return
+async function reloadOne(folder: string, { argv, deadlineMs, content, exits = [0] }: Reload): Promise<void> {
   const path = at(folder, 'reload')
   if (content !== undefined) await replaceFile(path, content, 0o600)
   const whole: Argv = content === undefined ? argv : [...argv, path]

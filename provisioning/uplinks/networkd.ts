@@ -125,10 +125,7 @@ export const networkdClaim = (wanted: Wanted): OwnFile => ({
   content: lines(matchLines(wanted), '', '[Link]', 'Unmanaged=yes'),
 })
 
-/**
- * Makes networkd read its files again; interfaces whose file is another than before are configured anew, but for those that it has
- * failed to configure. Asked for that as well while it is about it, 252 has lost the address of a lease that came in that moment.
- */
+/** Makes networkd read its files again; interfaces whose file is another than before are configured anew, but for those that it has failed to. */
 export const networkctlReload = (): [string, ...string[]] => ['/usr/bin/networkctl', 'reload']
 
 /** Configures an interface anew from its file. */
@@ -137,6 +134,13 @@ export const networkctlReconfigure = (name: string): [string, ...string[]] => [
   'reconfigure',
   '--',
   name,
+]
+
+/** Waits until networkd has configured an interface. Ends with 1 when it has not by then. */
+export const networkdOnline = (name: string, seconds: number): [string, ...string[]] => [
+  '/usr/lib/systemd/systemd-networkd-wait-online',
+  `--interface=${name}`,
+  `--timeout=${seconds}`,
 ]
 
 const onlineSeconds = 20
@@ -153,11 +157,7 @@ export const networkdApply = (name: string | null, changed: boolean): readonly A
         ...(changed ? [] : [{ kind: 'run', argv: networkctlReconfigure(name), deadlineMs: 30_000 } as const]),
         {
           kind: 'run',
-          argv: [
-            '/usr/lib/systemd/systemd-networkd-wait-online',
-            `--interface=${name}`,
-            `--timeout=${onlineSeconds}`,
-          ],
+          argv: networkdOnline(name, onlineSeconds),
           deadlineMs: (onlineSeconds + 10) * 1000,
           // 1: it is not by then. Whether that is a fault the next look tells.
           exits: [0, 1],
@@ -170,9 +170,6 @@ export const linkFile = (index: number): string => `/run/systemd/netif/links/${i
 
 /** The phase of a link that is not configured anew when files are read again. */
 export const failedPhase = 'failed'
-
-/** The line of that file that says so. */
-export const failedLine = `ADMIN_STATE=${failedPhase}`
 
 /** What networkd notes about a link. */
 export interface LinkNote {

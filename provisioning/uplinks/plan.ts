@@ -9,14 +9,13 @@ import { autoDefaultFile, noAutoDefault } from './auto-default.ts'
 import { cloudInitFile, cloudInitPath } from './cloud-init.ts'
 import { macOfLni, planLni } from './lni.ts'
 import {
-  failedLine,
   failedPhase,
-  linkFile,
   networkctlReconfigure,
   networkctlReload,
   networkdApply,
   networkdClaim,
   networkdFiles,
+  networkdOnline,
   networkdUnit,
 } from './networkd.ts'
 import {
@@ -252,7 +251,22 @@ const deleteVlan = (key: string): [string, ...string[]] => [
   'vlan',
 ]
 
-/** What makes the backend go back to files as they were. */
+const settlingSeconds = 5
+
+/**
+ * Waits until networkd has done with an interface what it was told. It answers in order, so that what it is asked second shows that
+ * it has begun with the first: before that its note of the phase is an old one.
+ */
+const settled = (name: string): readonly Reload[] => [
+  reload(networkctlReload()),
+  reload(networkdOnline(name, settlingSeconds), [0, 1]),
+]
+
+/**
+ * What makes the backend go back to files as they were. That networkd has read them is not enough: it leaves an interface that it has
+ * failed to configure as it is, and one that it finds when it starts keeps what others have given it. Told to configure one anew while
+ * it is about it, 252 loses addresses.
+ */
 function goBack(backend: Backend, parts: readonly Part[]): readonly Reload[] {
   if (backend === 'networkd') {
     const link = parts[0]?.one.link
@@ -262,12 +276,7 @@ function goBack(backend: Backend, parts: readonly Part[]): readonly Reload[] {
       // 1: it is not there any more, which is no fault of the change.
       ...(link == null
         ? []
-        : [
-            {
-              ...reload(networkctlReconfigure(link.name), [0, 1]),
-              when: { path: linkFile(link.index), line: failedLine },
-            },
-          ]),
+        : [...settled(link.name), reload(networkctlReconfigure(link.name), [0, 1]), ...settled(link.name)]),
       ...made.map(({ wanted }) => reload(deleteVlan(wanted.key), [0, 1])),
     ]
   }

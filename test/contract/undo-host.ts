@@ -92,14 +92,7 @@ export const changeOf = (etc: string, deadlineMs: number, reload: string): Step 
       ],
     },
     {
-      reload: [
-        { argv: ['/usr/bin/touch', '--', reload], deadlineMs: 5000 },
-        ...['old changed', 'old', 'new'].map((line) => ({
-          argv: ['/usr/bin/touch', '--', `${reload} ${line}`] as const,
-          deadlineMs: 5000,
-          when: { path: `${etc}/changed`, line },
-        })),
-      ],
+      reload: [{ argv: ['/usr/bin/touch', '--', reload], deadlineMs: 5000 }],
       witnesses: [],
       deadlineMs,
     },
