@@ -43,6 +43,14 @@ function checkInterface(one: ObservedInterface, { interfaces }: ObservedUplinks,
       )
     return
   }
+  if (mac !== null && link.mac !== mac && link.master === null)
+    found(
+      'uplinks.mac-changed',
+      'high',
+      key,
+      `${key} (${link.name}) sends under the MAC ${link.mac}, and its own is ${mac}`,
+      `See who has set it (ip -details link show ${link.name}; a profile, a .link file). The network of EC2 drops what has another: ip link set dev ${link.name} address ${mac}.`,
+    )
   // One that is down is a step of the plan.
   if (link.up && !link.carrier && !isCutBelow(link, interfaces))
     // As the daemon says it of every NIC, so that one cable is one finding.

@@ -45,6 +45,8 @@ export type Backend = 'networkd' | 'networkmanager'
 export interface ObservedLink {
   readonly index: number
   readonly name: string
+  /** The one that its frames have, which somebody may have set. */
+  readonly mac: string | null
   readonly mtu: number
   readonly up: boolean
   readonly carrier: boolean
@@ -192,6 +194,7 @@ function linkOf(link: Link, routes: readonly Route[]): ObservedLink {
   return {
     index: link.index,
     name: link.name,
+    mac: link.mac,
     mtu: link.mtu,
     up: link.up,
     carrier: link.carrier,

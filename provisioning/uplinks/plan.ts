@@ -307,7 +307,11 @@ function routersOf({ defaults, interfaces }: ObservedUplinks, parts: readonly Pa
     ),
   )
   const [first] = known
-  const all = [...(first === undefined ? [] : [first]), ...managing, ...added]
+  // Of a cable that is out nobody can answer, whatever the change is.
+  const cut = new Set(interfaces.flatMap(({ link }) => (hasNoCable(link) ? (link?.name ?? []) : [])))
+  const all = [...(first === undefined ? [] : [first]), ...managing, ...added].filter(
+    ({ device }) => !cut.has(device),
+  )
   return [...new Map(all.map((router) => [JSON.stringify(router), router])).values()]
 }
 
