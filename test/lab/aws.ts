@@ -7,9 +7,11 @@ import {
   type NetworkInterface,
   RunInstancesCommand,
 } from '@aws-sdk/client-ec2'
+import type { Backend } from '../../provisioning/uplinks/observe.ts'
 import { type Ec2Front, startEc2Front } from '../contract/ec2-front.ts'
 import { type FakeImds, startFakeImds } from '../contract/fake-imds.ts'
 import { type Moto, startMoto } from '../contract/moto.ts'
+import { giveAddress } from './backends.ts'
 import type { Guest, Port } from './guest.ts'
 import { addresses, type Outpost } from './outpost.ts'
 
@@ -17,17 +19,6 @@ const region = ['us', 'east', '1'].join('-')
 const port = 8000
 /** So long the metadata say 0 of an interface that was attached. */
 const spreadMs = 3000
-
-/** By networkd, as an image of EC2 has it; the metadata are a neighbour of the ENI. */
-const eniNetwork = (mac: string): string => `[Match]
-MACAddress=${mac}
-[Network]
-DHCP=ipv4
-IPv6AcceptRA=no
-[Route]
-Destination=169.254.169.254/32
-Scope=link
-`
 
 /** Made by `makeAws`; use `await using`, or call `close`. */
 export class Aws {
@@ -111,10 +102,8 @@ export class Aws {
   }
 
   /** Gives a guest its address in the VPC, as an image of EC2 does, and leads its root side to this EC2. */
-  async prepare(guest: Guest): Promise<void> {
-    await guest.writeFile('/etc/systemd/network/20-eni.network', eniNetwork(this.#mac))
-    await guest.run(['networkctl', 'reload'])
-    await guest.run(['/lib/systemd/systemd-networkd-wait-online', '--ipv4', '--any', '--timeout=120'])
+  async prepare(guest: Guest, backend: Backend = 'networkd'): Promise<void> {
+    await giveAddress[backend](guest, this.#mac)
     const environment = `[Service]\nEnvironment=AWS_ENDPOINT_URL_EC2=http://${addresses.vpc}:${port}\n`
     await guest.writeFile('/etc/systemd/system/garrison-operate.service.d/aws.conf', environment)
   }

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { chmod, mkdir, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { basePackages, buildArchive, hostPackages, release } from './packages.ts'
+import { basePackages, buildArchive, hostPackages, release, scenarioPackages } from './packages.ts'
 import { eachLine, endOf, runTool, startTool, takeLock } from './processes.ts'
 import { ensureRequirements } from './requirements.ts'
 
@@ -196,7 +196,7 @@ export async function buildImage(
   const prepared = options.prepared ?? false
   const progress = options.progress ?? ((line) => process.stderr.write(`lab: ${line}\n`))
   await ensureRequirements(progress)
-  const archiveHash = hashOf([buildArchive.toString(), basePackages, hostPackages, release])
+  const archiveHash = hashOf([buildArchive.toString(), basePackages, hostPackages, scenarioPackages, release])
   const archive = await cached(`packages-${archiveHash}`, progress, async (directory) => {
     await buildArchive(join(directory, 'archive'), progress)
     await makeKeys(directory)

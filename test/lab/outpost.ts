@@ -127,11 +127,11 @@ export class Outpost {
     for (const one of own) await this.#ip('lan', 'address', 'add', one, 'dev', device)
   }
 
-  /** Counts the frames that the switch takes from a port and that are as nft says; answers with what tells how many so far. */
+  /** Counts the frames that come to the switch from a port and that are as nft says, also those that it drops; answers with what tells how many so far. */
   async counter({ device }: Port, match: string): Promise<() => Promise<number>> {
     const name = `counter${this.#counters++}`
     await this.#nft(`add counter bridge wire ${name}`)
-    await this.#nft(`add rule bridge wire arriving iifname "${device}" ${match} counter name ${name}`)
+    await this.#nft(`insert rule bridge wire arriving iifname "${device}" ${match} counter name ${name}`)
     return async () => {
       const { stdout } = await this.#nft(`list counter bridge wire ${name}`)
       return Number(/packets (\d+)/.exec(stdout)?.[1])

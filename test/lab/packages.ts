@@ -71,9 +71,12 @@ export const hostPackages = [
   'strace',
 ] as const
 
+/** What the archive holds beside that, in no image: scenarios install it themselves. */
+export const scenarioPackages = ['network-manager'] as const
+
 const apt = '/usr/bin/apt-get'
 
-/** Fills `directory` with a signed-by-nobody archive (dists/, pool/) of both package lists and all they depend on. */
+/** Fills `directory` with a signed-by-nobody archive (dists/, pool/) of all package lists and what they depend on. */
 export async function buildArchive(directory: string, progress: (line: string) => void): Promise<void> {
   const pool = join(directory, 'pool')
   const work = join(directory, 'apt')
@@ -120,6 +123,7 @@ export async function buildArchive(directory: string, progress: (line: string) =
       '?priority(required)',
       ...basePackages,
       ...hostPackages,
+      ...scenarioPackages,
     ],
     {
       onLine: (line) => {

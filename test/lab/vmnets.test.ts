@@ -5,6 +5,7 @@
 
 import { setTimeout as pause } from 'node:timers/promises'
 import t, { type Test } from 'tap'
+import type { Backend } from '../../provisioning/uplinks/observe.ts'
 import { caller, flood, gauge, listener, type VmNic, vmXml, wirePath } from '../contract/vm-side.ts'
 import { type Aws, makeAws } from './aws.ts'
 import { garrison, installGarrison, type VerbAnswer, writeDocument } from './garrison.ts'
@@ -17,6 +18,8 @@ import { sample, seed } from './sample.ts'
 t.setTimeout(0)
 
 const eniMac = '02:00:00:00:00:01'
+/** Of further NICs on the LAN: one whose port is open, and one that is to be a VM's. */
+const further = { side: '02:00:00:00:00:31', spare: '02:00:00:00:00:32' }
 const vlan = {
   id: 20,
   host: '198.51.100.20',
@@ -67,7 +70,7 @@ const lans = {
     ipv6: { subnet: '2001:db8:1::/64', router: addresses.gateway6 },
   },
 }
-const documentOf = (networks: object): string =>
+const documentOf = (networks: object, uplinks: object = {}): string =>
   JSON.stringify({
     version: 1,
     uplinks: {
@@ -84,13 +87,16 @@ const documentOf = (networks: object): string =>
           },
         },
       },
+      ...uplinks,
     },
     firewall: { allow: [{ service: 'ssh', from: [addresses.lan] }] },
     vmnets: { networks, lans },
   })
 
+const names = ['one', 'two'] as const
+
 /** Where a VM's NIC is by its network: what it has there, beside the gateways of the network. */
-const configured = (vm: 'one' | 'two') => {
+const configured = (vm: (typeof names)[number]) => {
   const own = vm === 'one' ? 70 : 71
   const own6 = vm === 'one' ? 'a' : 'b'
   return {
@@ -116,28 +122,31 @@ const inside = (space: string, ...argv: readonly string[]): string[] => [
   ...argv,
 ]
 
-/** Defines a VM and starts it, with a namespace behind each NIC. It has no system, so it does not run. */
-async function startVm(
-  guest: Guest,
-  name: string,
-  nics: readonly VmNic[],
-): Promise<Readonly<Record<string, Nic>>> {
+async function defineVm(guest: Guest, name: string, nics: readonly VmNic[]): Promise<void> {
   const path = `/var/tmp/${name}.xml`
   await guest.writeFile(path, vmXml(name, nics))
   await guest.run(['virsh', 'define', path])
+}
+
+/** Starts a VM with a namespace behind each NIC, by its network. It has no system, so it does not run. */
+async function startVm(guest: Guest, name: string): Promise<Readonly<Record<string, Nic>>> {
   await guest.run(['virsh', 'start', '--paused', name])
   const listed = await guest.run(['virsh', '--quiet', 'domiflist', name])
   const pid = (await guest.run(['cat', `/run/libvirt/qemu/${name}.pid`])).stdout.trim()
-  const rows = listed.stdout.trim().split('\n')
   const made = await Promise.all(
-    rows.map(async (row, index) => {
-      const [tap = '', , , , mac = ''] = row.trim().split(/\s+/)
-      const space = `${name}-${nics[index]?.network}`
-      await guest.run(['ip', 'netns', 'add', space])
-      const carrier = ['python3', wireInGuest, pid, tap, 'eth0', mac]
-      await (await guest.start(inside(space, ...carrier))).waitForLine(/ready/)
-      return [nics[index]?.network ?? '', { space, tap, mac }] as const
-    }),
+    listed.stdout
+      .trim()
+      .split('\n')
+      .map(async (row) => {
+        const [tap = '', , network = '', , mac = ''] = row.trim().split(/\s+/)
+        const space = `${name}-${network}`
+        await guest.run(['ip', 'netns', 'add', space])
+        // libvirt does so with a macvtap when the processors of the VM begin, which here they never do.
+        await guest.run(['ip', 'link', 'set', tap, 'up'])
+        const carrier = ['python3', wireInGuest, pid, tap, 'eth0', mac]
+        await (await guest.start(inside(space, ...carrier))).waitForLine(/ready/)
+        return [network, { space, tap, mac }] as const
+      }),
   )
   return Object.fromEntries(made)
 }
@@ -154,16 +163,13 @@ const configure = (guest: Guest, { space }: Nic, all: readonly string[]) =>
       .join(''),
   })
 
+/** Starts both VMs and gives their NICs what they have. */
 async function startVms(guest: Guest) {
-  const vms = { one: {}, two: {} } as Record<'one' | 'two', Readonly<Record<string, Nic>>>
-  for (const vm of ['one', 'two'] as const) {
-    const all = Object.entries(configured(vm))
-    vms[vm] = await startVm(
-      guest,
-      vm,
-      all.map(([network]) => ({ network })),
-    )
-    for (const [network, own] of all) await configure(guest, at(vms[vm], network), own)
+  const vms = { one: {}, two: {} } as Record<(typeof names)[number], Readonly<Record<string, Nic>>>
+  for (const vm of names) {
+    vms[vm] = await startVm(guest, vm)
+    for (const [network, own] of Object.entries(configured(vm)))
+      await configure(guest, at(vms[vm], network), own)
   }
   return vms
 }
@@ -325,6 +331,18 @@ interface Told {
 
 const seconds = (fromMs: number): number => Math.round((performance.now() - fromMs) / 1000)
 
+/** The device that has a MAC and is no VLAN and no macvtap; '' while there is none. */
+async function deviceOf(guest: Guest, mac: string): Promise<string> {
+  const links: { ifname: string; address: string; link?: string }[] = JSON.parse(
+    (await guest.run(['ip', '-json', 'link'])).stdout,
+  )
+  return links.find(({ address, link }) => address === mac && link === undefined)?.ifname ?? ''
+}
+
+/** A network of libvirt on a device, as somebody makes it by hand. */
+const bridgeXml = (name: string, device: string): string =>
+  `<network><name>${name}</name><forward mode='bridge'><interface dev='${device}'/></forward></network>`
+
 /** Waits until it is so; answers how many seconds that took. Throws when it takes too long. */
 async function until(isSo: () => boolean | Promise<boolean>, most = 120): Promise<number> {
   for (const fromMs = performance.now(); ; await pause(500)) {
@@ -339,7 +357,8 @@ interface World {
   readonly aws: Aws
   readonly guest: Guest
   readonly lni: Port
-  readonly vms: Vms
+  /** Started anew, they have other NICs. */
+  vms: Vms
 }
 
 /** VMs are seen under the addresses and the MAC that the document says. */
@@ -468,8 +487,9 @@ async function judgeWays(t: Test, { guest }: World): Promise<void> {
   t.match(why, /Nothing on this host stops its traffic/)
 }
 
-/** A bridge on the LNI is refused, once a probe has seen that it cannot work. */
-async function judgeProbe(t: Test, { guest }: World): Promise<void> {
+/** A bridge on the LNI is refused, once a probe has seen that it cannot work; and it does not. */
+async function judgeProbe(t: Test, world: World): Promise<void> {
+  const { guest } = world
   const probe = await asked(guest, ['network', 'probe', 'lan', '--address', '192.0.2.200'])
   t.match(probe.lines[0], { secondMac: 'dropped', secondAddress: 'passes' }, JSON.stringify(probe))
   t.comment(JSON.stringify(probe.lines))
@@ -477,6 +497,122 @@ async function judgeProbe(t: Test, { guest }: World): Promise<void> {
   const { lines } = await asked(guest, ['plan'])
   t.match(lines[0].steps, [{ blocked: { code: 'vmnet.second-mac-unproved' } }])
   await writeDocument(guest, documentOf(networks))
+  await judgeByHand(t, world)
+}
+
+/** A VM on a bridge that somebody makes on the LNI by hand is not reached. */
+async function judgeByHand(t: Test, { outpost, guest, lni }: World): Promise<void> {
+  await guest.writeFile('/var/tmp/byhand.xml', bridgeXml('byhand', await deviceOf(guest, lni.mac)))
+  for (const argv of [
+    ['net-define', '/var/tmp/byhand.xml'],
+    ['net-start', 'byhand'],
+  ])
+    await guest.run(['virsh', ...argv])
+  await defineVm(guest, 'hand', [{ network: 'byhand' }])
+  const nic = at(await startVm(guest, 'hand'), 'byhand')
+  await configure(guest, nic, ['192.0.2.40/24'])
+  const spoken = await outpost.counter(lni, `ether saddr ${nic.mac}`)
+  t.notOk(await reaches(guest, nic, addresses.lan), 'it reaches nobody')
+  t.ok((await spoken()) > 0, 'though its frames come as far as the switch')
+  t.notOk(await outpost.reaches('lan', '192.0.2.40'), 'nor is it reached')
+  for (const argv of [
+    ['destroy', 'hand'],
+    ['undefine', 'hand'],
+    ['net-destroy', 'byhand'],
+    ['net-undefine', 'byhand'],
+  ])
+    await guest.run(['virsh', ...argv])
+}
+
+/** VMs with a MAC of the wire: one of its own where a probe has seen that it passes, and one that is the NIC's. */
+async function judgeOwnMac(t: Test, { outpost, guest }: World): Promise<void> {
+  const side = outpost.port('lan', further.side, { open: true })
+  const spare = outpost.port('lan', further.spare)
+  const uplinks = Object.fromEntries(
+    Object.entries(further).map(([name, mac]) => [name, { match: { mac }, address: 'none' }]),
+  )
+  const own = {
+    wide: { mode: 'bridge', uplink: 'side' },
+    whole: { mode: 'passthrough', uplink: 'spare' },
+  }
+  // Before they are there, so that nobody else configures them.
+  await writeDocument(guest, documentOf(networks, uplinks))
+  t.match((await asked(guest, ['apply'])).lines.at(-1).left, [
+    { blocked: { code: 'uplinks.absent' } },
+    { blocked: { code: 'uplinks.absent' } },
+  ])
+  for (const port of [side, spare]) {
+    await guest.attachNic(port)
+    t.comment(
+      `${await until(async () => (await deviceOf(guest, port.mac)) !== '')} s until there is a device`,
+    )
+  }
+  await writeDocument(guest, documentOf({ ...networks, ...own }, uplinks))
+  t.match(
+    (await asked(guest, ['plan'])).lines[0].steps.flatMap(
+      ({ blocked }: { blocked?: object }) => blocked ?? [],
+    ),
+    [{ code: 'vmnet.second-mac-unproved' }],
+    'no bridge without a proof',
+  )
+  const probe = await asked(guest, ['network', 'probe', 'side'])
+  t.match(probe.lines[0], { secondMac: 'passes' }, JSON.stringify(probe))
+  const applied = await asked(guest, ['apply'])
+  t.equal(applied.exit, 0, JSON.stringify(applied.lines.at(-1)))
+  await defineVm(guest, 'wired', [{ network: 'wide' }, { network: 'whole', mac: spare.mac }])
+  const wired = await startVm(guest, 'wired')
+  for (const [network, address, mac] of [
+    ['wide', '192.0.2.41', at(wired, 'wide').mac],
+    ['whole', '192.0.2.42', spare.mac],
+  ] as const) {
+    await configure(guest, at(wired, network), [`${address}/24`])
+    t.ok(await reaches(guest, at(wired, network), addresses.lan), `${network} reaches the LAN`)
+    t.ok(await outpost.reaches('lan', address), `${network} is reached`)
+    t.equal(await macOnLan(outpost, address), mac, 'under that MAC')
+  }
+  t.not(at(wired, 'wide').mac, side.mac, 'which is not that of the host')
+  t.ok(await outpost.reaches('lan', '192.0.2.70'), 'the others are reached as before')
+  t.equal((await asked(guest, ['plan'])).exit, 0)
+}
+
+/** What the host has for VMs, in the words of the kernel and libvirt; of routes those in tables of their own. */
+async function wiring(guest: Guest): Promise<Readonly<Record<string, string>>> {
+  const ways = ['-4', '-6'].flatMap((family) => [
+    [`answers ${family}`, ['ip', family, 'neigh', 'show', 'proxy']] as const,
+    [`routes ${family}`, ['ip', family, 'route', 'show', 'table', 'all']] as const,
+    [`policies ${family}`, ['ip', family, 'rule']] as const,
+  ])
+  const lists = [
+    ['networks', ['virsh', '--quiet', 'net-list', '--all']],
+    ['rules', ['nft', '--stateless', 'list', 'ruleset']],
+    ...ways,
+  ] as const
+  const told = lists.map(async ([what, argv]) => {
+    const lines = (await guest.run(argv)).stdout.split('\n').map((line) => line.trim())
+    const own = what.startsWith('routes') ? lines.filter((line) => / table \d/.test(line)) : lines
+    return [what, own.sort().join('\n').replaceAll(' onlink', '')] as const
+  })
+  return Object.fromEntries(await Promise.all(told))
+}
+
+/** The power is cut and comes back: all is there before anybody asks a verb, and VMs that are started are reached. */
+async function judgePower(t: Test, world: World): Promise<void> {
+  const { guest } = world
+  const before = await wiring(guest)
+  const journal = (await garrison(guest, ['journal'])).lines.length
+  await guest.powerCut()
+  await guest.powerOn()
+  let after = await wiring(guest)
+  for (const endMs = performance.now() + 60_000; performance.now() < endMs; await pause(2000)) {
+    if (JSON.stringify(after) === JSON.stringify(before)) break
+    after = await wiring(guest)
+  }
+  for (const [what, told] of Object.entries(before)) t.equal(after[what], told, what)
+  world.vms = await startVms(guest)
+  await judgeReach(t, world)
+  t.equal((await garrison(guest, ['journal'])).lines.length, journal, 'by nothing that was applied')
+  t.equal((await asked(guest, ['plan'])).exit, 0, 'and nothing is left to do')
+  t.match((await asked(guest, ['instance'])).lines[0], { instance: { instanceId: world.aws.instanceId } })
 }
 
 /** The LNI is pulled out, and comes back. */
@@ -553,7 +689,8 @@ async function judgeCable(t: Test, { outpost, guest, lni, vms }: World): Promise
   t.equal((await asked(guest, ['plan'])).exit, 0, 'and nothing is left to do')
 }
 
-t.test('from an ENI alone to VMs on the LAN and on a VLAN', async (t) => {
+/** All of it on a guest whose interfaces one backend configures. */
+async function scenario(t: Test, backend: Backend): Promise<void> {
   const began = performance.now()
   const told = (what: string) => t.comment(`${what} after ${seconds(began)} s`)
   await ensureRequirements(
@@ -576,11 +713,13 @@ t.test('from an ENI alone to VMs on the LAN and on a VLAN', async (t) => {
     nics: [eni],
     memoryMiB: 3072,
   })
-  await aws.prepare(guest)
+  await aws.prepare(guest, backend)
   for (const tool of ['/usr/bin/ping', '/usr/bin/busybox']) await guest.copyIn(tool, tool)
   await guest.copyIn(wirePath, wireInGuest)
   await installGarrison(guest)
   await writeDocument(guest, documentOf(networks))
+  // What was there before Garrison has long been on the drive.
+  await guest.run(['sync'])
   told('ready for the first apply')
   let attachedMs = 0
   aws.front.onCall = async (action, at) => {
@@ -593,6 +732,12 @@ t.test('from an ENI alone to VMs on the LAN and on a VLAN', async (t) => {
   told(`settled by ${first.lines.at(-1).performed} steps`)
   const { lni } = aws
   if (lni === null) throw new Error('nothing was attached')
+  for (const vm of names)
+    await defineVm(
+      guest,
+      vm,
+      Object.keys(configured(vm)).map((network) => ({ network })),
+    )
   const world: World = { outpost, aws, guest, lni, vms: await startVms(guest) }
   t.ok(await outpost.reaches('lan', '192.0.2.70'))
   t.comment(
@@ -616,6 +761,8 @@ t.test('from an ENI alone to VMs on the LAN and on a VLAN', async (t) => {
         ['a bridge on it is refused, once a probe has seen that it cannot work', judgeProbe],
         ['the cable is pulled out, and plugged in again', judgeCable],
         ['the interface is pulled out, and comes back', judgePulled],
+        ['the power is cut, and comes back', judgePower],
+        ['a MAC of the wire', judgeOwnMac],
       ] as const,
       1,
     ),
@@ -623,4 +770,7 @@ t.test('from an ENI alone to VMs on the LAN and on a VLAN', async (t) => {
     await t.test(what, (t) => judge(t, world))
     told(what)
   }
-})
+}
+
+for (const backend of sample(['networkd', 'networkmanager'] as const, 1))
+  t.test(`from an ENI alone to VMs on the LAN and on a VLAN, by ${backend}`, (t) => scenario(t, backend))
