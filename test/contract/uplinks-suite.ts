@@ -5,6 +5,7 @@ import type { RootStatus } from '../../agent/report/root-view.ts'
 import type { Step } from '../../provisioning/resource.ts'
 import type { Backend } from '../../provisioning/uplinks/observe.ts'
 import { batchLines } from '../../provisioning/vmnets/want.ts'
+import { endOf } from '../lab/processes.ts'
 import { cable } from './namespaces.ts'
 import { makeWorld } from './uplinks-world.ts'
 
@@ -180,6 +181,29 @@ export async function suite(backend: Backend): Promise<void> {
     await layWire()
     t.equal(held('eth1'), before)
     answersFromFar()
+  })
+
+  t.test('a change of it that is undone gives back the wire of VMs as well', async (t) => {
+    const before = held('eth1')
+    const lays =
+      '[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=-/usr/sbin/ip -4 -force -batch /root/wire\n'
+    box.write('/etc/systemd/system/garrison-vmnets-eth1.service', lays)
+    await box.run(['/usr/bin/systemctl', 'daemon-reload'])
+    await box.run(['/usr/bin/systemctl', 'start', 'garrison-vmnets-eth1.service'])
+    t.equal(held('eth1'), before)
+    // Its router does not testify.
+    lan.ip('link', 'set', 'lan0', 'arp', 'off')
+    declare({ eni, lan: { ...lanBeside, mtu: 1300 } })
+    const apply = endOf(box.start(box.garrison('apply', '--allow', 'disruptive', '--json')))
+    await until('the change', () => /mtu 1300/.test(host.ip('link', 'show', 'dev', 'eth1')), 60_000)
+    await until('the wire is gone', () => !held('eth1').includes('proxy'))
+    t.equal((await garrison('network', 'undo')).exit, 0)
+    t.equal(await apply, 1)
+    lan.ip('link', 'set', 'lan0', 'arp', 'on')
+    await until('all is back', () => held('eth1') === before)
+    await settled({ eni, lan: lanBeside })
+    box.remove('/etc/systemd/system/garrison-vmnets-eth1.service')
+    await box.run(['/usr/bin/systemctl', 'daemon-reload'])
   })
 
   t.test('what the metadata have told of it is known while they are silent', async (t) => {
