@@ -1,7 +1,7 @@
 // The profile that NetworkManager (>= 1.20) makes up for a wired interface that has none: kept from the local network interface.
 
-import { mark } from './cloud-init.ts'
 import type { OwnFile } from './observe.ts'
+import { mark } from './want.ts'
 
 /** The file that keeps NetworkManager from making up a profile for the local network interface. */
 export const autoDefaultFile = '/etc/NetworkManager/conf.d/90-garrison-lni.conf'

@@ -1,16 +1,13 @@
 // cloud-init, which configures interfaces at each start unless it is told not to: the file that tells it.
 
 import type { OwnFile } from './observe.ts'
+import { mark } from './want.ts'
 
 /** There when cloud-init is installed. */
 export const cloudInitConfig = '/etc/cloud/cloud.cfg'
 
 /** What Garrison tells cloud-init. */
 export const cloudInitPath = '/etc/cloud/cloud.cfg.d/99-garrison-network.cfg'
-
-/** The head of a file that is Garrison's. */
-export const mark =
-  '# Written by Garrison from its desired document, which is what to change; this file is replaced.'
 
 /**
  * With `all` cloud-init configures no interface any more; otherwise only the first one, and not the others that the metadata of

@@ -3,7 +3,7 @@
 import { HostError } from '../problem.ts'
 import type { Action } from '../resource.ts'
 import type { OwnFile } from './observe.ts'
-import { fromHere, isKeptWithoutCarrier, rulePriority, type Wanted, writeLearned } from './want.ts'
+import { fromHere, isKeptWithoutCarrier, mark, rulePriority, type Wanted, writeLearned } from './want.ts'
 
 /** The unit of networkd. */
 export const networkdUnit = 'systemd-networkd.service'
@@ -17,9 +17,6 @@ export const networkdFolder = '/etc/systemd/network'
  */
 const pathOf = (key: string, kind: 'network' | 'netdev'): string =>
   `${networkdFolder}/05-garrison-${key}.${kind}`
-
-const mark =
-  '# Written by Garrison from its desired document, which is what to change; this file is replaced.'
 
 const lines = (...all: readonly (string | readonly string[])[]): string =>
   `${[mark, ...all.flat()].join('\n')}\n`

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { HostError } from '../problem.ts'
 import type { Action } from '../resource.ts'
 import type { OwnFile } from './observe.ts'
-import { fromHere, isKeptWithoutCarrier, rulePriority, type Wanted, writeLearned } from './want.ts'
+import { fromHere, isKeptWithoutCarrier, mark, rulePriority, type Wanted, writeLearned } from './want.ts'
 
 /** The unit of NetworkManager. */
 export const networkManagerUnit = 'NetworkManager.service'
@@ -17,9 +17,6 @@ export const confFolder = '/etc/NetworkManager/conf.d'
 
 /** The file that keeps NetworkManager off our interfaces when another backend configures them. */
 export const unmanagedFile = `${confFolder}/90-garrison.conf`
-
-const mark =
-  '# Written by Garrison from its desired document, which is what to change; this file is replaced.'
 
 /** The file of an interface's profile. */
 export const profilePath = (key: string): string => `${profileFolder}/garrison-${key}.nmconnection`

@@ -55,6 +55,10 @@ export interface Wanted {
   readonly learned: readonly Learned[]
 }
 
+/** The first line of every file that Garrison writes about interfaces. */
+export const mark =
+  '# Written by Garrison from its desired document, which is what to change; this file is replaced.'
+
 /** The name of the interface of a VLAN. */
 export const vlanKey = (uplink: string, id: number): string => `${uplink}.${id}`
 
