@@ -254,18 +254,21 @@ const routeTypes: Readonly<Record<string, string>> = {
 /** The kernel's number of the main routing table. */
 export const mainTable = 254
 
-/** The routes of a family in the main table that lead everywhere and are in use, the one that is taken first. */
-export const defaultRoutes = (routes: readonly Route[], family: Family): readonly Route[] =>
+/** The default routes of the main table, best first, those over an interface without a carrier among them. */
+export const givenDefaults = (routes: readonly Route[], family: Family): readonly Route[] =>
   routes
     .filter(
       (route) =>
         route.family === family &&
         route.table === mainTable &&
         route.to.endsWith('/0') &&
-        route.type === 'unicast' &&
-        !route.dead,
+        route.type === 'unicast',
     )
     .toSorted((a, b) => a.metric - b.metric)
+
+/** Those of them that lead somewhere. */
+export const defaultRoutes = (routes: readonly Route[], family: Family): readonly Route[] =>
+  givenDefaults(routes, family).filter(({ dead }) => !dead)
 
 const hopRow = z.object({
   gateway: word.optional(),

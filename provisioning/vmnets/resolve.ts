@@ -12,7 +12,7 @@ import {
   parseCidr,
   parseIp,
 } from '../link/address.ts'
-import { defaultRoutes, type Family, type Link } from '../link/ip.ts'
+import { type Family, givenDefaults, type Link } from '../link/ip.ts'
 import type { ProblemCode } from '../problem.ts'
 import { type NetworkModel, readNetwork } from './network.ts'
 import { type ObservedVmnets, uplinkOf } from './observe.ts'
@@ -86,7 +86,8 @@ function routerOf(
 ): string | null {
   const declared = lans[wire]?.[keys[family]]?.router
   if (declared !== undefined) return declared
-  const defaults = defaultRoutes(routes, family)
+  // A cable that is out changes nothing of what is wanted: it would be missing when the cable is back.
+  const defaults = givenDefaults(routes, family)
   const [best] = defaults
   if (best === undefined || best.device === device) return null
   return defaults.find((route) => route.device === device)?.via ?? null
@@ -225,7 +226,7 @@ function* sliceObjections(
 
 /** Whether the host itself sends over an interface what no other route leads elsewhere. */
 const carriesDefault = ({ routes }: ObservedVmnets, device: string): boolean =>
-  families.some((family) => defaultRoutes(routes, family)[0]?.device === device)
+  families.some((family) => givenDefaults(routes, family)[0]?.device === device)
 
 const xmlsOf = ({ networks }: ObservedVmnets, name: string): readonly string[] => {
   const facts = networks.find((one) => one.name === name)

@@ -158,11 +158,16 @@ export function networkReader(host: NetworkHost): HostReader {
       const six = argv.includes('-6')
       const isOfFamily = (one: object) => JSON.stringify(one).includes('::') === six
       if (argv.includes('rule')) return json(rules.filter(isOfFamily))
-      return json([
+      const all: readonly { readonly dev: string }[] = [
         ...(six ? [] : [defaultOver('eni', '10.20.0.1', 100)]),
         ...(router && lni !== null && !six ? [defaultOver(lni, '192.0.2.1', 200)] : []),
-        ...routes.filter(isOfFamily),
-      ])
+        ...(routes as readonly { readonly dev: string }[]).filter(isOfFamily),
+      ]
+      return json(
+        all.map((one) =>
+          host.carrier === false && one.dev !== 'eni' ? { ...one, flags: ['linkdown'] } : one,
+        ),
+      )
     },
     async readText(path) {
       if (path.startsWith('/proc/sys/'))

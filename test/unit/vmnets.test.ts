@@ -216,6 +216,16 @@ t.test('an interface that is cut off is one finding, however many networks lead 
   )
 })
 
+t.test('while a cable is out nothing else is wanted than before', async (t) => {
+  const nat = { mode: 'nat', uplink: 'lni', ipv4: { subnet: '10.77.0.0/24' } }
+  for (const more of [{}, { lans }]) {
+    const desired = documentOf({ default: routed, hidden: nat }, more)
+    const [host] = await converge({ router: true }, desired)
+    t.ok((host.routes ?? []).length > 0, 'by the router that DHCP has told, or the document')
+    t.same((await look({ ...host, carrier: false }, desired)).steps, [])
+  }
+})
+
 const probe = (...found: Parameters<typeof probed>) => ({
   '/var/lib/garrison/network-probe/lni.json': JSON.stringify(probed(...found)),
 })
