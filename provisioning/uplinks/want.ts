@@ -40,6 +40,8 @@ export interface Wanted {
   /** Keys of the VLANs on it, which are the names of their interfaces. */
   readonly vlans: readonly string[]
   readonly management: boolean
+  /** A VM network leads there. */
+  readonly carriesVms: boolean
   readonly mtu: number | null
   readonly dhcp: boolean
   /** Router advertisements are taken. */
@@ -79,9 +81,13 @@ const otherMetric = 2000
 
 /**
  * Whether an interface keeps its addresses while its cable is out. Without the last one the kernel forgets for whom it answers there
- * (VMs), and routes of others; neither comes back with the cable. Where the default route is, that of another uplink takes over.
+ * (VMs), and routes of others; neither comes back with the cable. Where the default route is it goes, so that that of another uplink
+ * takes over; but not from under VMs, for the kernel is told by their networks to leave a route without a carrier out.
  */
-export const isKeptWithoutCarrier = ({ metric }: Pick<Wanted, 'metric'>): boolean => metric !== carrierMetric
+export const isKeptWithoutCarrier = ({
+  metric,
+  carriesVms,
+}: Pick<Wanted, 'metric' | 'carriesVms'>): boolean => metric !== carrierMetric || carriesVms
 
 const firstTable = 20_000
 const tables = 10_000
@@ -215,7 +221,7 @@ const staticOf = (value: WrittenVlan['address'] | WrittenVlan['address6'] | 'kep
 
 /** What is wanted of every interface that is not left to others, uplinks before their VLANs. One whose MAC nobody tells is left out. */
 export function wantedOf(
-  { uplinks = {} }: Pick<Desired, 'uplinks'>,
+  { uplinks = {}, vmnets }: Pick<Desired, 'uplinks' | 'vmnets'>,
   observed: ObservedUplinks,
 ): readonly Wanted[] {
   const macs = new Map(observed.interfaces.map(({ key, mac }) => [key, mac]))
@@ -238,6 +244,9 @@ export function wantedOf(
   })
   const tableOf = tablesOf(places.map(({ key }) => key))
   const several = places.length + kept > 1
+  const wires = Object.values(vmnets?.networks ?? {}).map(({ uplink = '', vlan }) =>
+    vlan === undefined ? uplink : vlanKey(uplink, vlan),
+  )
   return places.map(({ key, path, one, management, mac, vlan, vlans }) => {
     const { address = 'dhcp', address6 = management ? 'auto' : 'none', defaultRoute } = one
     const dhcp = address === 'dhcp'
@@ -290,6 +299,7 @@ export function wantedOf(
       vlan,
       vlans,
       management,
+      carriesVms: wires.includes(key),
       mtu: one.mtu ?? null,
       dhcp,
       advertised,

@@ -225,7 +225,7 @@ function* sliceObjections(
 }
 
 /** Whether the host itself sends over an interface what no other route leads elsewhere. */
-const carriesDefault = ({ routes }: ObservedVmnets, device: string): boolean =>
+export const carriesDefault = ({ routes }: ObservedVmnets, device: string): boolean =>
   families.some((family) => givenDefaults(routes, family)[0]?.device === device)
 
 const xmlsOf = ({ networks }: ObservedVmnets, name: string): readonly string[] => {

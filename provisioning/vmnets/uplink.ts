@@ -26,10 +26,12 @@ const everywhere = [
 export const sysctlKeys = (devices: readonly string[]): readonly string[] => [
   ...everywhere,
   ...devices.flatMap((device) => [
+    `net/ipv4/conf/${device}/ignore_routes_with_linkdown`,
     `net/ipv4/conf/${device}/proxy_arp`,
     `net/ipv4/conf/${device}/rp_filter`,
     `net/ipv4/neigh/${device}/proxy_delay`,
     `net/ipv6/conf/${device}/accept_ra`,
+    `net/ipv6/conf/${device}/ignore_routes_with_linkdown`,
     `net/ipv6/neigh/${device}/proxy_delay`,
   ]),
 ]

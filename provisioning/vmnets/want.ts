@@ -4,7 +4,7 @@ import { contains, endsOf, formatCidr, formatIp, parseIp } from '../link/address
 import type { Family } from '../link/ip.ts'
 import type { HostModel, IpModel, NetworkModel } from './network.ts'
 import type { ObservedVmnets } from './observe.ts'
-import type { Part, Resolved } from './resolve.ts'
+import { carriesDefault, type Part, type Resolved } from './resolve.ts'
 
 /** libvirt's word for a mode. */
 export const forwardOf = ({ mode }: Resolved): string =>
@@ -107,9 +107,10 @@ const leads = ({ device, parts }: Resolved): boolean => device !== null && parts
 
 /** The kernel's switches, as paths below /proc/sys with their values. */
 export function wantedSysctls(
-  { sysctls }: ObservedVmnets,
+  observed: ObservedVmnets,
   all: readonly Resolved[],
 ): readonly (readonly [key: string, value: string])[] {
+  const { sysctls } = observed
   const forwarded = all.filter(leads)
   const partsOf = (family: Family, on: readonly Resolved[]): readonly Part[] =>
     on.flatMap(({ parts }) => parts).filter((part) => part.family === family)
@@ -118,6 +119,12 @@ export function wantedSysctls(
     const [v4, v6] = [partsOf('inet', on), partsOf('inet6', on)]
     const advertised = `net/ipv6/conf/${device}/accept_ra`
     return [
+      // It keeps its addresses while its cable is out, and its default route with them: another one is to be taken then.
+      ...(carriesDefault(observed, device)
+        ? (['ipv4', 'ipv6'] as const).map(
+            (family) => [`net/${family}/conf/${device}/ignore_routes_with_linkdown`, '1'] as const,
+          )
+        : []),
       // Single entries are answered for instead.
       ...(v4.some(({ proxy }) => proxy)
         ? [

@@ -102,6 +102,20 @@ t.test('an uplink that gets another name is found by its MAC', async (t) => {
   t.match((await wire.apply()).line, { outcome: 'settled' })
 })
 
+t.test('where the default route is, the kernel leaves it out while the cable is', async (t) => {
+  const out = { mode: 'nat', uplink: 'eni', ipv4: { subnet: '10.66.0.0/24' } }
+  const switches = (device: string) =>
+    ['ipv4', 'ipv6'].map((family) =>
+      host('/usr/sbin/sysctl', '-n', `net.${family}.conf.${device}.ignore_routes_with_linkdown`).trim(),
+    )
+  declare({ ...everything, out })
+  t.match((await wire.apply()).line, { outcome: 'settled' })
+  t.same(switches('eni'), ['1', '1'])
+  t.same(switches('lni'), ['0', '0'])
+  declare({ ...everything, out: { mode: 'isolated', ipv4: { subnet: '10.66.0.0/24' } } })
+  t.match((await wire.apply()).line, { outcome: 'settled' })
+})
+
 t.test('without its uplink a network stays as it is, and is told once', async (t) => {
   host('/usr/sbin/ip', 'link', 'set', 'lni', 'name', 'gone')
   const before = host('/usr/sbin/nft', '--stateless', 'list', 'table', 'inet', 'garrison_vms')

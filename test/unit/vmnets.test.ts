@@ -216,6 +216,20 @@ t.test('an interface that is cut off is one finding, however many networks lead 
   )
 })
 
+t.test('where the default route is, another is to be taken while the cable is out', async (t) => {
+  const switches = async (uplink: string) => {
+    const net = { mode: 'nat', uplink, ipv4: { subnet: '10.77.0.0/24' } }
+    const [host, left] = await converge({ router: true }, documentOf({ default: net }))
+    t.same(left, [])
+    return Object.entries(host.sysctls ?? {}).filter(([key]) => key.endsWith('linkdown'))
+  }
+  t.same(await switches('lni'), [])
+  t.same(await switches('eni'), [
+    ['net/ipv4/conf/eni/ignore_routes_with_linkdown', '1'],
+    ['net/ipv6/conf/eni/ignore_routes_with_linkdown', '1'],
+  ])
+})
+
 t.test('while a cable is out nothing else is wanted than before', async (t) => {
   const nat = { mode: 'nat', uplink: 'lni', ipv4: { subnet: '10.77.0.0/24' } }
   for (const more of [{}, { lans }]) {
