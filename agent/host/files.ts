@@ -162,9 +162,9 @@ const temporaryName = (path: string): string =>
 const temporaryPattern = /^\..+\.[0-9a-f]{12}\.new$/
 
 /** Removes what a crashed `replaceFile` of the same path may have left beside it. */
-async function sweep(path: string): Promise<void> {
+export async function sweep(path: string): Promise<void> {
   const prefix = `.${basename(path)}.`
-  for (const name of await readdir(dirname(path)))
+  for (const name of (await readdir(dirname(path)).catch(absent)) ?? [])
     if (name.startsWith(prefix) && temporaryPattern.test(name) && name.length === prefix.length + 16)
       await unlink(`${dirname(path)}/${name}`)
 }

@@ -11,7 +11,7 @@ import type { Session } from '../../provisioning/link/ss.ts'
 import { HostError, problemOf } from '../../provisioning/problem.ts'
 import type { Reload } from '../../provisioning/resource.ts'
 import { type Argv, execute, lastLines } from './exec.ts'
-import { errnoOf, removeFile, replaceFile, replaceLink, takeFile } from './files.ts'
+import { errnoOf, removeFile, replaceFile, replaceLink, sweep, takeFile } from './files.ts'
 
 /** Where changes are kept until they are confirmed, below the folder of what is Garrison's own. */
 export const undoFolderIn = (ownFolder: string): string => `${ownFolder}/network-undo`
@@ -139,6 +139,8 @@ async function saveAll(paths: readonly string[]): Promise<readonly Saved[]> {
 }
 
 async function putBack(saved: Saved): Promise<void> {
+  // Who was making the change may have been ended while it wrote.
+  await sweep(saved.path)
   const now = await save(saved.path)
   if (JSON.stringify(now) === JSON.stringify(saved)) return
   if (saved.kind === 'absent') await removeFile(saved.path)
