@@ -57,9 +57,12 @@ function scripted() {
 
 const forever = new AbortController().signal
 
-async function linesOf(lines: AsyncIterable<object>): Promise<readonly string[]> {
+async function linesOf(lines: AsyncIterable<object>, onLine = () => {}): Promise<readonly string[]> {
   const all: string[] = []
-  for await (const line of lines) all.push((line as Line).event)
+  for await (const line of lines) {
+    all.push((line as Line).event)
+    onLine()
+  }
   return all
 }
 
@@ -78,9 +81,10 @@ t.test(
     const { work, say } = scripted()
     const job = await jobs.begin(asked, work)
     const leaving = new AbortController()
-    const first = linesOf(jobs.follow(job.id, leaving.signal))
+    const { promise: heard, resolve: hear } = Promise.withResolvers<void>()
+    const first = linesOf(jobs.follow(job.id, leaving.signal), hear)
     say({ event: 'selected' })
-    await sleep(20)
+    await heard
     leaving.abort()
     t.same(await first, ['selected'])
     say({ event: 'begun' }, progress(10))
