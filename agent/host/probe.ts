@@ -9,7 +9,7 @@ import { createSocket } from 'node:dgram'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { leastMtu } from '../../provisioning/link/address.ts'
 import { type DhcpAnswer, oddnessOfAll, parseDhcpAnswer } from '../../provisioning/link/dhcp.ts'
-import { ipNeighbours, parseNeighbours } from '../../provisioning/link/ip.ts'
+import { ipNeighbours, type Neighbour, parseNeighbours } from '../../provisioning/link/ip.ts'
 import type { ProbeRecord } from '../../provisioning/link/probe.ts'
 import { type Argv, type Execution, execute, lastLines } from './exec.ts'
 
@@ -42,8 +42,12 @@ const echo = (device: string, to: string, ...more: readonly string[]): Argv => [
   ...[...more, '--', to],
 ]
 
-const knows = (stdout: string, device: string, address: string): boolean =>
-  parseNeighbours(stdout).some((one) => one.device === device && one.address === address && one.mac !== null)
+const known = (stdout: string, device: string, address: string): Neighbour | undefined =>
+  parseNeighbours(stdout).find((one) => one.device === device && one.address === address)
+
+/** A router that asks for somebody is known by its MAC too; reachable is one that has answered the question of the kernel itself. */
+const hasAnswered = (stdout: string, device: string, address: string): boolean =>
+  known(stdout, device, address)?.conditions.includes('REACHABLE') ?? false
 
 /** The first question of DHCP (RFC 2131), with the answer asked for as a broadcast. */
 function discover(xid: Buffer, mac: string): Buffer {
@@ -104,7 +108,7 @@ export async function measure(task: ProbeTask, atMs: number): Promise<ProbeRecor
   ): Promise<{ readonly arp: boolean; readonly ping: boolean }> {
     await onHost(ip('neighbour', 'flush', 'to', to, 'dev', from))
     const { exit } = await onHost(echo(from, to))
-    return { arp: knows((await onHost(ipNeighbours())).stdout, from, to), ping: exit === 0 }
+    return { arp: hasAnswered((await onHost(ipNeighbours())).stdout, from, to), ping: exit === 0 }
   }
 
   async function control(): Promise<{ readonly arp: Answers; readonly ping: Answers }> {
@@ -145,7 +149,7 @@ export async function measure(task: ProbeTask, atMs: number): Promise<ProbeRecor
   const asks = (name: string, to: string): Promise<boolean> =>
     anyOf(async () => {
       await run(echo(name, to))
-      return knows((await run(ipNeighbours())).stdout, name, to)
+      return hasAnswered((await run(ipNeighbours())).stdout, name, to)
     })
 
   async function second(arp: Answers): Promise<Pick<ProbeRecord, 'secondMac' | 'dhcp' | 'dhcpBy' | 'odd'>> {
@@ -178,7 +182,7 @@ export async function measure(task: ProbeTask, atMs: number): Promise<ProbeRecor
     if (address === null || gateway === null) return 'unknown'
     const taken =
       (await anyOf(async () => (await onHost(echo(device, address))).exit === 0)) ||
-      knows((await onHost(ipNeighbours())).stdout, device, address)
+      typeof known((await onHost(ipNeighbours())).stdout, device, address)?.mac === 'string'
     if (taken) {
       notes.push(`second address: ${address} is another host's`)
       return 'unknown'

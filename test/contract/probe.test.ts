@@ -107,13 +107,17 @@ t.test('one MAC with one address alone', async (t) => {
 })
 
 t.test('a way that is narrower than the interface', async (t) => {
+  const narrow = (mtu: string): void => {
+    for (const [space, device] of [
+      [wire, 'port'],
+      [wire, 'rest'],
+      [lan, 'router'],
+    ] as const)
+      space.ip('link', 'set', 'dev', device, 'mtu', mtu)
+  }
   rules('')
-  for (const [space, device] of [
-    [wire, 'port'],
-    [wire, 'rest'],
-    [lan, 'router'],
-  ] as const)
-    space.ip('link', 'set', 'dev', device, 'mtu', '1450')
+  narrow('1450')
+  t.teardown(() => narrow('1500'))
   const record = probe({ ownMac: true })
   t.match(record, { pathMtu: 1450, mtu: 1500, secondMac: 'unknown' })
   t.match(meaningOf(record).join('\n'), /mtu: 1450/)
@@ -133,6 +137,18 @@ t.test('where nothing answers nothing is proved', async (t) => {
     ...{ dhcp: 'unknown', pathMtu: null },
   })
   t.match(meaningOf(record).join('\n'), /nothing is proved/)
+})
+
+t.test('a router that asks has not answered', async (t) => {
+  const asks = (address: string): Promise<void> =>
+    lan.start(['/usr/bin/ping', '-n', '-i', '0.2', '--', address])
+  lan.ip('neighbour', 'flush', 'dev', 'router')
+  rules('drop')
+  await asks('192.0.2.10')
+  t.match(probe(), { arp: 'silent', secondMac: 'unknown' }, 'the host itself')
+  rules(`ether saddr != ${mac} drop`)
+  await asks('192.0.2.77')
+  t.match(probe(), { arp: 'answers', secondMac: 'dropped' }, 'others, which a second MAC hears')
 })
 
 t.test('killed at any moment it leaves nothing, but for an address that goes by itself', async (t) => {

@@ -120,18 +120,12 @@ t.test('images that lead elsewhere are refused by their header, and never opened
     code: 'image.leads-elsewhere',
     message: /external data file/,
   })
-  t.match(
-    objection(
-      make(
-        'luks',
-        '--object',
-        'secret,id=s,data=abc',
-        '-o',
-        'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10',
-      ),
-    ),
-    { code: 'image.encrypted' },
+  // Not LUKS: to make it qemu-img measures its own processor time, which fails where the kernel counts none for so short a work.
+  const encrypted = make(
+    ...['encrypted', '--object', 'secret,id=s,data=abc'],
+    ...['-o', 'encrypt.format=aes,encrypt.key-secret=s'],
   )
+  t.match(objection(encrypted), { code: 'image.encrypted' })
   const bytes = headOf(sound)
   const changed = (change: (head: Buffer) => void) => {
     const head = Buffer.from(bytes)
@@ -141,6 +135,11 @@ t.test('images that lead elsewhere are refused by their header, and never opened
   t.match(
     changed((head) => head.writeBigUInt64BE(2n, 72)),
     { code: 'image.corrupt' },
+  )
+  t.match(
+    changed((head) => head.writeUInt32BE(2, 32)),
+    { code: 'image.encrypted' },
+    'LUKS',
   )
   t.match(
     changed((head) => head.writeUInt32BE(4, 4)),
