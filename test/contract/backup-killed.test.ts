@@ -1,9 +1,7 @@
 // Backups and restores cut short: the agent, libvirtd and QEMU killed inside them, jobs cancelled and interrupted. What was there
 // before is there after, and the next run ends what was begun or begins anew.
 
-import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync, watch, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -11,7 +9,7 @@ import t, { type Test } from 'tap'
 import type { BackupLine } from '../../agent/verbs/vm-backup.ts'
 import type { RestoreLine } from '../../agent/verbs/vm-restore.ts'
 import { chainOf, type Manifest, parseManifest } from '../../agent/vms/backup/manifest.ts'
-import { Qmp, type QmpObject } from '../lab/qmp.ts'
+import { Qmp } from '../lab/qmp.ts'
 import { backupWorld } from './backup-world.ts'
 import type { Counted } from './counting-guest.ts'
 
@@ -118,48 +116,45 @@ t.test('the agent killed at every change that a backup makes', async (t) => {
   t.comment(`${kills} kills`)
 })
 
-/** Lets a process run 2 ms of every 100; starting something for it each time would take a busy machine longer than that. */
-const hamper = `const turn = new Int32Array(new SharedArrayBuffer(4))
-for (;;) {
-  process.kill(Number(process.argv[1]), 'SIGSTOP')
-  Atomics.wait(turn, 0, 0, 98)
-  process.kill(Number(process.argv[1]), 'SIGCONT')
-  Atomics.wait(turn, 0, 0, 2)
-}`
-
 /**
- * Begins a backup of a guest and slows the copying of its second disk down to next to nothing as soon as QEMU tells that it
- * begins; `go` lets it run. Until then QEMU is stopped most of the time, so that it is met before much is copied, however slow
- * the machine is. Nothing in here may block this process, which is the one that makes the backup.
+ * Has QEMU read the second disk of a guest through a node of its own that lets so many bytes pass in a second, and begins a backup;
+ * resolves when that copies it and has ended with the first disk. `go` takes the node out again.
  */
 async function slowed<T>(
   guest: string,
   work: () => Promise<T>,
+  bytesPerSecond = 32 * 2 ** 10,
 ): Promise<{ readonly result: Promise<T>; go(): Promise<void> }> {
-  const [pid = 0] = world.emulators(guest)
-  const qmp = await Qmp.connect(world.qmpOf(guest))
-  const hampering = spawn(process.execPath, ['-e', hamper, String(pid)], { stdio: 'ignore' })
-  try {
-    const isCopying = ({ id, status }: QmpObject) =>
-      String(id).startsWith('backup-vdb-') && status === 'running'
-    const begun = qmp.waitFor('JOB_STATUS_CHANGE', isCopying, 120_000)
-    const result = work()
-    const { id: device } = await begun
-    await qmp.ask('block-job-set-speed', { device, speed: 4 * 2 ** 20 })
-    return {
-      result,
-      async go() {
-        const again = await Qmp.connect(world.qmpOf(guest))
-        await again.ask('block-job-set-speed', { device, speed: 0 })
-        again.close()
-      },
-    }
-  } finally {
-    hampering.kill('SIGKILL')
-    await once(hampering, 'exit')
-    process.kill(pid, 'SIGCONT')
-    qmp.close()
+  const asking = async <Answer>(ask: (qmp: Qmp) => Promise<Answer>): Promise<Answer> => {
+    const qmp = await Qmp.connect(world.qmpOf(guest))
+    return ask(qmp).finally(() => qmp.close())
   }
+  const read = (qmp: Qmp, file: string) => {
+    const options = [{ driver: 'raw', 'node-name': 'libvirt-1-format', file }]
+    return qmp.ask('blockdev-reopen', { options })
+  }
+  const jobsOf = async (qmp: Qmp) => (await qmp.ask('query-jobs')) as { id: string; status: string }[]
+  await asking(async (qmp) => {
+    const nodes = (await qmp.ask('query-named-block-nodes')) as { 'node-name': string }[]
+    if (!nodes.some((node) => node['node-name'] === 'slow')) {
+      await qmp.ask('object-add', { 'qom-type': 'throttle-group', id: 'turtle' })
+      const filter = { driver: 'throttle', 'node-name': 'slow', 'throttle-group': 'turtle' }
+      await qmp.ask('blockdev-add', { ...filter, file: 'libvirt-1-storage' })
+    }
+    const value = { 'bps-total': bytesPerSecond }
+    await qmp.ask('qom-set', { path: '/objects/turtle', property: 'limits', value })
+    await read(qmp, 'slow')
+  })
+  const result = work()
+  const copiesAlone = async (qmp: Qmp) => {
+    for (const end = Date.now() + 120_000; Date.now() < end; await sleep(50)) {
+      const [job, ...others] = await jobsOf(qmp)
+      if (job?.id.startsWith('backup-vdb-') && job.status === 'running' && others.length === 0) return
+    }
+    throw new Error(`no backup copies vdb alone: ${JSON.stringify(await jobsOf(qmp))}`)
+  }
+  await Promise.race([asking(copiesAlone), result])
+  return { result, go: () => asking((qmp) => read(qmp, 'libvirt-1-storage')).then(() => {}) }
 }
 
 t.test('a backup that takes long', async (t) => {
@@ -176,11 +171,12 @@ t.test('a backup that takes long', async (t) => {
 
   t.test('is cancelled, and leaves nothing', async (t) => {
     const cancelling = new AbortController()
-    const { result } = await slowed('slow', () =>
-      verb<BackupLine>('vm backup', askedBackup('slow'), { signal: cancelling.signal }),
-    )
+    const work = () => verb<BackupLine>('vm backup', askedBackup('slow'), { signal: cancelling.signal })
+    // QEMU ends none before what is being read has come: up to 64 requests of 1 MiB each.
+    const { result, go } = await slowed('slow', work, 6 * 2 ** 20)
     cancelling.abort('cancelled')
     const { lines } = await result
+    await go()
     t.same(problemOf(lines), ['job.cancelled'])
     wantSound(t, 'slow')
     wantTidy(t, 'slow')

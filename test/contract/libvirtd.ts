@@ -70,10 +70,10 @@ const script = (mounts: readonly string[]) =>
     'exec setpriv --pdeathsig TERM -- /usr/sbin/libvirtd --config /etc/libvirt/libvirtd.conf --pid-file "$1/pid"',
   ].join('\n')
 
-/** Waits until nobody holds its standard input any more; then ends libvirtd and the guests of a folder, and takes that away. */
+/** Waits until nobody holds its standard input any more; then ends libvirtd, the guests and dnsmasq of a folder, and takes that away. */
 const ending = `cat > /dev/null
-for file in "$1"/pid "$1"/run/qemu/*.pid; do
-  if [ -e "$file" ] && pid=$(cat "$file") && grep -qsE "qemu|libvirtd" /proc/$pid/comm; then kill -KILL $pid || :; fi
+for file in "$1"/pid "$1"/run/qemu/*.pid "$1"/run/network/*.pid; do
+  if [ -e "$file" ] && pid=$(cat "$file") && grep -qsE "qemu|libvirtd|dnsmasq" /proc/$pid/comm; then kill -KILL $pid || :; fi
 done
 until rm -rf "$1"; do sleep 0.1; done`
 

@@ -70,25 +70,22 @@ const lans = {
     ipv6: { subnet: '2001:db8:1::/64', router: addresses.gateway6 },
   },
 }
+const lan = {
+  lni: {},
+  address: { cidr: `${host}/24`, gateway: addresses.gateway },
+  address6: { cidr: '2001:db8:1::20/64' },
+  vlans: {
+    storage: {
+      id: vlan.id,
+      address: { cidr: `${vlan.host}/24`, gateway: vlan.lan },
+      address6: { cidr: `${vlan.host6}/64` },
+    },
+  },
+}
 const documentOf = (networks: object, uplinks: object = {}): string =>
   JSON.stringify({
     version: 1,
-    uplinks: {
-      eni: { match: { mac: eniMac }, management: true },
-      lan: {
-        lni: {},
-        address: { cidr: `${host}/24`, gateway: addresses.gateway },
-        address6: { cidr: '2001:db8:1::20/64' },
-        vlans: {
-          storage: {
-            id: vlan.id,
-            address: { cidr: `${vlan.host}/24`, gateway: vlan.lan },
-            address6: { cidr: `${vlan.host6}/64` },
-          },
-        },
-      },
-      ...uplinks,
-    },
+    uplinks: { eni: { match: { mac: eniMac }, management: true }, lan, ...uplinks },
     firewall: { allow: [{ service: 'ssh', from: [addresses.lan] }] },
     vmnets: { networks, lans },
   })
@@ -699,6 +696,42 @@ async function judgeCable(t: Test, { outpost, guest, lni, vms }: World): Promise
   t.equal((await asked(guest, ['plan'])).exit, 0, 'and nothing is left to do')
 }
 
+/** The host's own way out leads over the LNI: while its cable is out it leads over the ENI, and VMs have all of theirs afterwards. */
+async function judgeDefault(t: Test, { outpost, aws, guest, lni, vms }: World): Promise<void> {
+  const [eni, lan0] = [await deviceOf(guest, eniMac), await deviceOf(guest, lni.mac)]
+  const leads = async (): Promise<string> =>
+    JSON.parse((await guest.run(['ip', '-json', 'route', 'get', addresses.outside])).stdout)[0].dev
+  const applies = async (document: string) => {
+    await writeDocument(guest, document)
+    const { exit, lines } = await asked(guest, ['apply', '--allow', 'disruptive'])
+    t.equal(exit, 0, JSON.stringify(lines.at(-1)))
+  }
+  const isReached = async () =>
+    (await outpost.reaches('lan', '192.0.2.70')) && (await outpost.reaches('lan', '2001:db8:1::16a'))
+  t.equal(await leads(), eni)
+  await applies(documentOf(networks, { lan: { ...lan, defaultRoute: true } }))
+  t.equal(await leads(), lan0)
+  t.ok(await isReached())
+  const before = await wiring(guest)
+
+  await guest.plugCable(lni, false)
+  t.comment(`${await until(async () => (await leads()) === eni)} s until it leads over the ENI`)
+  // NetworkManager waits some seconds before it takes a cable for out.
+  await pause(15_000)
+  t.equal(await leads(), eni)
+  t.ok(await reaches(guest, at(vms.one, 'default'), '192.0.2.71'), 'VMs reach each other')
+  t.match((await asked(guest, ['instance'])).lines[0], { instance: { instanceId: aws.instanceId } })
+
+  await guest.plugCable(lni, true)
+  t.comment(`${await until(isReached)} s until VMs are reached again`)
+  t.equal(await leads(), lan0)
+  t.same(await wiring(guest), before)
+  t.equal((await asked(guest, ['plan'])).exit, 0, 'and nothing is left to do')
+  await applies(documentOf(networks))
+  t.equal(await leads(), eni)
+  t.ok(await isReached())
+}
+
 /** All of it on a guest whose interfaces one backend configures. */
 async function scenario(t: Test, backend: Backend): Promise<void> {
   const began = performance.now()
@@ -769,6 +802,7 @@ async function scenario(t: Test, backend: Backend): Promise<void> {
         ['the way is told as it is', judgeWays],
         ['a bridge on it is refused, once a probe has seen that it cannot work', judgeProbe],
         ['the cable is pulled out, and plugged in again', judgeCable],
+        ['the same where the default route of the host leads over it', judgeDefault],
         ['the interface is pulled out, and comes back', judgePulled],
         ['the power is cut, and comes back', judgePower],
         ['a MAC of the wire', judgeOwnMac],
