@@ -698,19 +698,24 @@ async function judgeCable(t: Test, { outpost, guest, lni, vms }: World): Promise
 
 /** The host's own way out leads over the LNI: while its cable is out it leads over the ENI, and VMs have all of theirs afterwards. */
 async function judgeDefault(t: Test, { outpost, aws, guest, lni, vms }: World): Promise<void> {
-  const [eni, lan0] = [await deviceOf(guest, eniMac), await deviceOf(guest, lni.mac)]
+  const [eni, device] = [await deviceOf(guest, eniMac), await deviceOf(guest, lni.mac)]
   const leads = async (): Promise<string> =>
     JSON.parse((await guest.run(['ip', '-json', 'route', 'get', addresses.outside])).stdout)[0].dev
+  // The way by which the lab asks the guest has default routes, to nowhere.
+  await guest.run(['ip', 'route', 'flush', 'exact', 'default', 'dev', await leads()])
   const applies = async (document: string) => {
     await writeDocument(guest, document)
+    // Before a power cut that may come next.
+    await guest.run(['sync'])
     const { exit, lines } = await asked(guest, ['apply', '--allow', 'disruptive'])
     t.equal(exit, 0, JSON.stringify(lines.at(-1)))
   }
   const isReached = async () =>
     (await outpost.reaches('lan', '192.0.2.70')) && (await outpost.reaches('lan', '2001:db8:1::16a'))
   t.equal(await leads(), eni)
-  await applies(documentOf(networks, { lan: { ...lan, defaultRoute: true } }))
-  t.equal(await leads(), lan0)
+  const managing = { match: { mac: eniMac }, management: true, address: 'dhcp' }
+  await applies(documentOf(networks, { eni: managing, lan: { ...lan, defaultRoute: true } }))
+  t.equal(await leads(), device)
   t.ok(await isReached())
   const before = await wiring(guest)
 
@@ -724,7 +729,7 @@ async function judgeDefault(t: Test, { outpost, aws, guest, lni, vms }: World): 
 
   await guest.plugCable(lni, true)
   t.comment(`${await until(isReached)} s until VMs are reached again`)
-  t.equal(await leads(), lan0)
+  t.equal(await leads(), device)
   t.same(await wiring(guest), before)
   t.equal((await asked(guest, ['plan'])).exit, 0, 'and nothing is left to do')
   await applies(documentOf(networks))
