@@ -84,7 +84,7 @@ const table = () =>
     'backup.copy-failed': {
       meaning: 'The disks of a VM could not be copied to their end; nothing of the copy is left.',
       remedy:
-        'Read why in the message: a full or failing drive, or a VM that ended meanwhile. Mend that, and make the backup again.',
+        'Read why in the message: a full or failing drive, or a VM or libvirt that ended meanwhile. Mend that, and make the backup again.',
       retry: true,
     },
     'backup.damaged': {

@@ -7,7 +7,7 @@ import {
   backupXml,
   checkpointXml,
   keptOutsideDisks,
-  pushedFiles,
+  pushedDisks,
 } from '../../agent/vms/backup/libvirt-xml.ts'
 import {
   type Backup,
@@ -235,7 +235,10 @@ t.test('what libvirt is told holds whatever a path or name is', (t) => {
     ],
     ['sda'],
   )
-  t.same(pushedFiles(xml), [path, '/b'])
+  t.same(pushedDisks(xml), [
+    { target: 'vda', file: path },
+    { target: 'vdb', file: '/b' },
+  ])
   t.match(xml, /name="sda" backup="no"/)
   t.match(xml, /backupmode="full"/)
   t.match(xml, /backupmode="incremental" incremental="cp &quot;1&quot;"/)

@@ -40,12 +40,14 @@ export const backupXml = (disks: readonly PushedDisk[], others: readonly string[
     ]),
   )
 
-/** The files that a backup which is under way is pushed into, from what libvirt says of it. */
-export function pushedFiles(xml: string): readonly string[] {
+/** The disks that a backup which is under way copies, and the files that they are pushed into, from what libvirt says of it. */
+export function pushedDisks(xml: string): readonly { readonly target: string; readonly file: string }[] {
   const { root } = parseXml(xml)
-  return elementsOf(within(root, 'disks'), 'disk').flatMap(
-    (disk) => within(disk, 'target')?.attributes.get('file') ?? [],
-  )
+  return elementsOf(within(root, 'disks'), 'disk').flatMap((disk) => {
+    const target = disk.attributes.get('name')
+    const file = within(disk, 'target')?.attributes.get('file')
+    return target === undefined || file === undefined ? [] : { target, file }
+  })
 }
 
 /** A checkpoint that keeps for some disks what changes from now on. */

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { HostError } from '../../../provisioning/problem.ts'
 import { type Connection, type DomainRef, type ErrorCode, VIR } from '../../node-libvirt/index.ts'
 import { asked, isRefusal, reach, type ToLibvirt } from '../reach.ts'
-import { pushedFiles } from './libvirt-xml.ts'
+import { pushedDisks } from './libvirt-xml.ts'
 import { stopOf, type Tools } from './tools.ts'
 
 const within = { deadlineMs: 10_000 }
@@ -22,6 +22,9 @@ type PushStanding = 'running' | 'succeeded' | 'none' | 'other' | 'unsaid'
 
 /** So long libvirt may be busy with a VM, or a job may copy nothing, before nobody waits any more. */
 const patienceMs = 5 * 60_000
+
+/** So long a job may copy nothing before libvirt is asked whether QEMU has it still. */
+const doubtMs = 10_000
 
 const sameFiles = (one: readonly string[], other: readonly string[]): boolean =>
   one.length === other.length && one.every((file) => other.includes(file))
@@ -54,7 +57,10 @@ async function standingOf(
   const asking = libvirt.domainBackupGetXMLDesc({ dom }, within)
   const xml = await unless(libvirt, dom, 'VIR_ERR_NO_DOMAIN_BACKUP', asking)
   if (xml === 'unsaid') return xml
-  if (xml !== 'none') return sameFiles(pushedFiles(xml), files) ? 'running' : 'other'
+  if (xml !== 'none') {
+    const running = pushedDisks(xml).map(({ file }) => file)
+    return sameFiles(running, files) ? 'running' : 'other'
+  }
   const flags = VIR.DOMAIN_JOB_STATS_COMPLETED | VIR.DOMAIN_JOB_STATS_KEEP_COMPLETED
   const stats = libvirt.domainGetJobStats({ dom, flags }, within)
   const last = await unless(libvirt, dom, 'VIR_ERR_OPERATION_INVALID', stats)
@@ -141,13 +147,27 @@ export async function abortPush(to: ToLibvirt, dom: DomainRef, files: readonly s
     if (performance.now() > endMs) throw stalled(dom)
 }
 
-/** libvirt 9 may miss the end of a job while it connects to QEMU again, and says ever after that it runs. */
 const stalled = ({ name }: DomainRef): HostError =>
   new HostError(
     'libvirt.unreachable',
     `libvirt says that the copy of ${name} goes on, but nothing has been copied for ${patienceMs / 60_000} minutes`,
     { details: { vm: name } },
   )
+
+/**
+ * Whether libvirt says that a job runs of which QEMU copies no disk any more. It says so for ever of a disk whose end it had not
+ * written down when it was killed: begun again it drops that disk's job, and goes on to wait for it.
+ */
+async function isMissed(libvirt: Connection, dom: DomainRef): Promise<boolean> {
+  const none = 'VIR_ERR_NO_DOMAIN_BACKUP'
+  const xml = await unless(libvirt, dom, none, libvirt.domainBackupGetXMLDesc({ dom }, within))
+  if (xml === 'none' || xml === 'unsaid') return false
+  for (const { target } of pushedDisks(xml)) {
+    const job = await unless(libvirt, dom, none, libvirt.domainGetBlockJobInfo({ dom, path: target }, within))
+    if (typeof job === 'string' || job.found) return false
+  }
+  return true
+}
 
 const number = (value: unknown): number =>
   typeof value === 'number' || typeof value === 'bigint' ? Number(value) : 0
@@ -175,12 +195,20 @@ export async function followPush(
     const atMs = performance.now()
     if (done !== null && done.doneBytes !== moved.doneBytes) moved = { doneBytes: done.doneBytes, atMs }
     if (atMs > moved.atMs + patienceMs) throw stalled(dom)
+    if (atMs > moved.atMs + doubtMs && (await asked(to, (libvirt) => isMissed(libvirt, dom)))) {
+      await abortPush(to, dom, files)
+      throw copyFailed(
+        dom,
+        'libvirt was ended when the copy was, and cannot tell any more whether it is whole',
+      )
+    }
     await sleep(waitMs)
   }
-  throw new HostError('backup.copy-failed', `${dom.name}: ${await whyFailed(to, dom)}`, {
-    details: { vm: dom.name },
-  })
+  throw copyFailed(dom, await whyFailed(to, dom))
 }
+
+const copyFailed = ({ name }: DomainRef, why: string): HostError =>
+  new HostError('backup.copy-failed', `${name}: ${why}`, { details: { vm: name } })
 
 /** How far the job is; null when libvirt does not say, as when the VM has just ended: then it is asked how the job stands. */
 async function progressOf(
