@@ -61,8 +61,8 @@ await t.test('what was found is tried, and remembered while the Region is away',
     h05: [{ over: 'eni', host: h05, port: 7443 }],
     h06: [{ over: 'eni', host: h06, port: 7443 }],
   })
-  const h08 = await launch(tag, 'h08')
   await launch(tag, 'No Name Of A Host')
+  const h08 = await launch(tag, 'h08')
   await until('a new one is found', () => found.at(-1)?.h08 !== undefined)
   t.equal(found.at(-1)?.h08?.[0]?.host, h08)
   t.equal(Object.keys(found.at(-1) ?? {}).length, 3)
