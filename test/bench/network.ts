@@ -59,7 +59,7 @@ print(json.dumps({'sends': sends, 'receives': receives, 'p50': took[len(took) //
 
 type Figures = Readonly<Record<'sends' | 'receives' | 'p50' | 'p99', number>>
 
-const wire = await vmnetsWire('bench')
+const wire = await vmnetsWire()
 const made = namespaces()
 try {
   wire.declare(everything)
@@ -83,7 +83,7 @@ try {
     (port: string) =>
     ({ name }: Namespace) => {
       const cable = ['link', 'add', port, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', name]
-      execFileSync('/usr/sbin/ip', ['-n', 'bench-sw', ...cable])
+      wire.at('sw', '/usr/sbin/ip', ...cable)
       wire.at('sw', '/usr/sbin/ip', 'link', 'set', port, 'master', 'br0', 'up')
     }
   const onBridge =
@@ -94,7 +94,7 @@ try {
     }
   const onSpareNic = ({ name }: Namespace) => {
     const cable = ['link', 'add', 'p-spare', 'type', 'veth', 'peer', 'name', 'spare', 'netns']
-    execFileSync('/usr/sbin/ip', ['-n', 'bench-sw', ...cable, String(wire.libvirtd.pid)])
+    wire.at('sw', '/usr/sbin/ip', ...cable, String(wire.libvirtd.pid))
     wire.at('sw', '/usr/sbin/ip', 'link', 'set', 'p-spare', 'master', 'br0', 'up')
     onHost('link', 'set', 'spare', 'up')
     onHost('link', 'add', 'link', 'spare', 'name', 'taken', 'type', 'macvlan', 'mode', 'passthru')

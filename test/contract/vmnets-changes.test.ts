@@ -5,7 +5,7 @@ import type { Plan } from '../../agent/verbs/plan.ts'
 import type { Status } from '../../agent/verbs/status.ts'
 import { everything, lans, lniMac, routed, vmnetsWire } from './vmnets-world.ts'
 
-const wire = await vmnetsWire('vmnets-over')
+const wire = await vmnetsWire()
 t.teardown(() => wire.stop())
 const { host, reaches, declare, macOfNeighbour } = wire
 

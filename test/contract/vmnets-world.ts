@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { ApplyLine } from '../../agent/verbs/apply.ts'
 import { type Libvirtd, startLibvirtd, virsh } from './libvirtd.ts'
@@ -109,7 +109,7 @@ const run = (...argv: readonly string[]): string => {
 const lniAddresses = ['192.0.2.20/24', '2001:db8:1::20/64']
 
 /** Makes the wire. Needs root and what startLibvirtd needs. */
-export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
+export async function vmnetsWire(): Promise<Wire> {
   const libvirtd = await startLibvirtd({ network: true })
   const root = mkdtempSync(join(tmpdir(), 'garrison-vmnets-'))
   for (const folder of ['run', 'etc/garrison', 'sysctl.d', 'system', 'lib'])
@@ -121,9 +121,9 @@ export async function vmnetsWire(prefix = 'vmnets'): Promise<Wire> {
     spaces.clear()
     rmSync(root, { recursive: true, force: true })
   }
-  // Namespaces outlive whoever made them.
+  // Namespaces outlive whoever made them, and those of one that was killed may still be there.
   process.once('exit', removeAll)
-  const space = (place: string): string => `${prefix}-${place}`
+  const space = (place: string): string => `${basename(root)}-${place}`
   const add = (place: string): void => {
     run('/usr/sbin/ip', 'netns', 'add', space(place))
     spaces.add(place)

@@ -8,7 +8,7 @@ import type { Why } from '../../agent/verbs/why.ts'
 import { probed } from '../unit/vmnets-host.ts'
 import { everything, lniMac, routed, vmnetsWire } from './vmnets-world.ts'
 
-const wire = await vmnetsWire('vmnets')
+const wire = await vmnetsWire()
 t.teardown(() => wire.stop())
 const { host, at, reaches, declare, macOfNeighbour } = wire
 
