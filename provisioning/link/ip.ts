@@ -13,7 +13,8 @@ const ip = (...args: readonly string[]): [string, ...string[]] => [
   ...args,
 ]
 
-const familyOption = (family: Family): string => (family === 'inet' ? '-4' : '-6')
+/** How `ip` is told of which family what follows is. */
+export const familyOption = (family: Family): string => (family === 'inet' ? '-4' : '-6')
 
 /** Asks for every interface with its addresses. */
 export const ipAddresses = (): [string, ...string[]] => ip('address', 'show')

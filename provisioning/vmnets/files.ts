@@ -1,6 +1,6 @@
 // The files that bring rules and addresses of VM networks back at the next boot: their places and their text.
 
-import type { Family } from '../link/ip.ts'
+import { type Family, familyOption } from '../link/ip.ts'
 
 /** Where what is loaded lies. */
 export const ownFolder = '/var/lib/garrison/vmnets'
@@ -58,9 +58,18 @@ export const rulesUnitText = (): string =>
     '',
   ].join('\n')
 
-/** The text of the unit that runs each time that the interface appears, until `ip` has taken these routes. */
-export const uplinkUnitText = (device: string, routes: readonly string[]): string =>
-  [
+/**
+ * The text of the unit that runs each time that the interface appears, until `ip` has taken `routes` and the batches after them.
+ * `policies` are lines for `ip` that may be there already.
+ */
+export const uplinkUnitText = (
+  device: string,
+  { policies, routes }: { readonly policies: readonly string[]; readonly routes: readonly string[] },
+): string => {
+  const batches = (['inet', 'inet6'] as const).map(
+    (family) => `/usr/sbin/ip ${familyOption(family)} -force -batch ${uplinkBatch(device, family)}`,
+  )
+  return [
     heading,
     '[Unit]',
     `Description=Addresses of VMs on ${device}`,
@@ -72,12 +81,14 @@ export const uplinkUnitText = (device: string, routes: readonly string[]): strin
     '[Service]',
     'Type=oneshot',
     'RemainAfterExit=yes',
-    // What is there already is no failure.
-    `ExecStart=-/usr/sbin/ip -4 -force -batch ${uplinkBatch(device, 'inet')}`,
-    `ExecStart=-/usr/sbin/ip -6 -force -batch ${uplinkBatch(device, 'inet6')}`,
+    ...policies.map((policy) => `ExecStart=-/usr/sbin/ip ${policy}`),
+    ...batches.map((batch) => `ExecStart=-${batch}`),
     // Refused until the interface has its address. Before that the kernel takes no route over one that is down, and NetworkManager
     // removes the routes of others when it begins with an interface.
     ...routes.map((route) => `ExecStart=/usr/sbin/ip ${route}`),
+    // Before it gives the interface its addresses, NetworkManager switches its IPv6 off and on, and the kernel forgets what it
+    // answers for.
+    ...batches.map((batch) => `ExecStart=${batch}`),
     'Restart=on-failure',
     'RestartSec=5s',
     // A cable may be out for days.
@@ -87,6 +98,7 @@ export const uplinkUnitText = (device: string, routes: readonly string[]): strin
     `WantedBy=${deviceUnit(device)}`,
     '',
   ].join('\n')
+}
 
 /** The text of the sysctl drop-in. */
 export const sysctlText = (values: readonly (readonly [key: string, value: string])[]): string =>

@@ -1,7 +1,7 @@
 // Decides what the kernel is to have for the VMs: the rules, switches, answers in their name and routes, now and after a boot.
 
 import { parseIp } from '../link/address.ts'
-import { type Family, mainTable } from '../link/ip.ts'
+import { type Family, familyOption, mainTable } from '../link/ip.ts'
 import type { Action, Step } from '../resource.ts'
 import {
   deviceOfBatch,
@@ -141,10 +141,11 @@ const remembered = (text: string | null): readonly string[] =>
 
 const isOurs = (priority: number): boolean => priority === priorities.known || priority === priorities.led
 
-function wireStep(observed: ObservedVmnets, { device, proxies, policies }: OnWire): readonly Step[] {
+function wireStep(observed: ObservedVmnets, wire: OnWire): readonly Step[] {
+  const { device, proxies, policies } = wire
   const texts: Readonly<Record<Family, string>> = {
-    inet: text(batchLines({ device, proxies, policies }, 'inet')),
-    inet6: text(batchLines({ device, proxies, policies }, 'inet6')),
+    inet: text(batchLines(wire, 'inet')),
+    inet6: text(batchLines(wire, 'inet6')),
   }
   const there = observed.proxies.filter((one) => one.device === device).map(({ address }) => address)
   const old = families.flatMap((family) => remembered(observed.files[uplinkBatch(device, family)] ?? null))
@@ -174,9 +175,7 @@ function wireStep(observed: ObservedVmnets, { device, proxies, policies }: OnWir
     ]
   }
   const unled = policies.filter((policy) => lackingLines(policy).length > 0)
-  const isWritten = families.every(
-    (family) => (observed.files[uplinkBatch(device, family)] ?? '') === texts[family],
-  )
+  const isWritten = families.every((family) => observed.files[uplinkBatch(device, family)] === texts[family])
   if (missing.length === 0 && stale.length === 0 && unled.length === 0 && isWritten) return []
   const linesFor = (family: Family): readonly string[] => [
     ...stale
@@ -232,7 +231,7 @@ const families: readonly Family[] = ['inet', 'inet6']
 const batch = (family: Family, lines: readonly string[]): readonly Action[] =>
   lines.length === 0
     ? []
-    : [{ ...run('/usr/sbin/ip', family === 'inet' ? '-4' : '-6', '-batch', '-'), stdin: text(lines) }]
+    : [{ ...run('/usr/sbin/ip', familyOption(family), '-batch', '-'), stdin: text(lines) }]
 
 const text = (lines: readonly string[]): string => lines.map((line) => `${line}\n`).join('')
 
@@ -262,7 +261,7 @@ function strayStep(observed: ObservedVmnets, wires: readonly OnWire[]): readonly
       actions: strays.map(({ family, priority, from, table }) =>
         run(
           '/usr/sbin/ip',
-          family === 'inet' ? '-4' : '-6',
+          familyOption(family),
           'rule',
           'delete',
           'priority',
@@ -332,8 +331,12 @@ function bootStep(observed: ObservedVmnets, wires: readonly OnWire[], hasRules: 
   const wanted: readonly (readonly [unit: string, text: string])[] = [
     ...(hasRules ? [[rulesUnit, rulesUnitText()] as const] : []),
     ...wires.map(({ device, policies }) => {
-      const routes = new Set(policies.map((policy) => bootRoute(policy, device)))
-      return [uplinkUnit(device), uplinkUnitText(device, [...routes])] as const
+      const lines = policies.flatMap((policy) =>
+        policyLines(policy, device).map((line) => `${familyOption(policy.family)} ${line}`),
+      )
+      const routes = policies.map((policy) => bootRoute(policy, device))
+      const content = uplinkUnitText(device, { policies: [...new Set(lines)], routes: [...new Set(routes)] })
+      return [uplinkUnit(device), content] as const
     }),
   ]
   const wrong = wanted.filter(

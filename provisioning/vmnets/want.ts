@@ -1,7 +1,7 @@
 // What the host must have for the resolved networks: definitions, switches of the kernel, answers in the name of VMs, routes.
 
 import { contains, endsOf, formatCidr, formatIp, parseIp } from '../link/address.ts'
-import type { Family } from '../link/ip.ts'
+import { type Family, familyOption } from '../link/ip.ts'
 import type { HostModel, IpModel, NetworkModel } from './network.ts'
 import type { ObservedVmnets } from './observe.ts'
 import { carriesDefault, type Part, type Resolved } from './resolve.ts'
@@ -195,13 +195,11 @@ function proxiedBy({ family, subnet, gateway }: Part): readonly string[] {
   return found
 }
 
-/** Lines for `ip -batch` that make a host which has nothing of it have it all, of one family. */
-export const batchLines = ({ device, proxies, policies }: OnWire, family: Family): readonly string[] => [
-  ...proxies
+/** Lines for `ip -batch` that begin to answer for all addresses of one family. */
+export const batchLines = ({ device, proxies }: OnWire, family: Family): readonly string[] =>
+  proxies
     .filter((address) => parseIp(address)?.family === family)
-    .map((address) => proxyLine('replace', address, device)),
-  ...policies.filter((policy) => policy.family === family).flatMap((policy) => policyLines(policy, device)),
-]
+    .map((address) => proxyLine('replace', address, device))
 
 /** The line that begins or ends to answer for an address. */
 export const proxyLine = (verb: 'replace' | 'delete', address: string, device: string): string =>
@@ -209,7 +207,7 @@ export const proxyLine = (verb: 'replace' | 'delete', address: string, device: s
 
 /** What `ip` is asked for the route of a policy, to be refused while the interface has no address in the network of the router. */
 export const bootRoute = ({ family, table, via }: Policy, device: string): string =>
-  `${family === 'inet' ? '-4' : '-6'} route replace default via ${via} dev ${device} table ${table} protocol kernel`
+  `${familyOption(family)} route replace default via ${via} dev ${device} table ${table} protocol kernel`
 
 /** The lines of one policy. */
 export const policyLines = ({ from, table, via }: Policy, device: string): readonly string[] => [

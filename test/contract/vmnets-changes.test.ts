@@ -41,13 +41,31 @@ t.test('what others change is told and put back', async (t) => {
 t.test('over a VLAN of the uplink', async (t) => {
   // The kernel of a build machine may have no VLANs: a second cable stands in for the tags.
   wire.tagged('lni.20', '198.51.100.20/24', '198.51.100.10/24')
-  const work = { uplink: 'lni', vlan: 20, ipv4: { subnet: '198.51.100.64/29' } }
+  host('/usr/sbin/ip', 'address', 'add', '2001:db8:20::20/64', 'dev', 'lni.20', 'nodad')
+  const ipv6 = { subnet: '2001:db8:20::160/124' }
+  const work = { uplink: 'lni', vlan: 20, ipv4: { subnet: '198.51.100.64/29' }, ipv6 }
   declare({ ...everything, work })
   t.match((await wire.apply()).line, { outcome: 'settled' })
   await wire.boot('v', 'work')
   wire.configure('v', ['198.51.100.66/29'], ['198.51.100.65'])
   t.ok(reaches('lan', '198.51.100.66'))
   t.notOk(reaches('v', '192.0.2.70'), 'and not to a network on another wire')
+
+  const proxies = (): string => host('/usr/sbin/ip', '-6', 'neigh', 'show', 'proxy', 'dev', 'lni.20')
+  const before = proxies()
+  t.match(before, '2001:db8:20::16e')
+  const switches: string[] = []
+  const afterFirstBatch = (command: string) => {
+    if (!/-6 .*-batch/.test(command) || switches.length > 0) return
+    for (const value of ['1', '0']) {
+      host('/usr/sbin/sysctl', '-qw', `net/ipv6/conf/lni.20/disable_ipv6=${value}`)
+      switches.push(proxies())
+    }
+  }
+  t.ok(wire.begins('lni.20', afterFirstBatch))
+  t.same(switches, ['', ''], 'the kernel forgets them when NetworkManager begins with an interface')
+  t.equal(proxies(), before)
+  t.ok(reaches('lan', '198.51.100.66'))
   wire.virsh('destroy', 'v')
   declare({ ...everything, work: { mode: 'isolated', ipv4: { subnet: '198.51.100.64/29' } } })
   t.match((await wire.apply()).line, { outcome: 'settled' })

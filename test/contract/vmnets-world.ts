@@ -94,6 +94,8 @@ export interface Wire {
   cable(port: string, way: 'up' | 'down'): void
   /** Loses what the kernel keeps in memory of VM networks, and does what the units and files that are there do at a boot. */
   boots(): void
+  /** Begins the unit of a device as systemd does, and does something after each of its commands; whether it succeeds. */
+  begins(device: string, after: (command: string) => void): boolean
   /** Whether a ping from one place to an address is answered. */
   reaches(place: string, address: string): boolean
   /** A line that a TCP or UDP server in one place is sent from another. */
@@ -219,10 +221,12 @@ export async function vmnetsWire(): Promise<Wire> {
     writeFileSync(join(root, 'etc/garrison/host.yaml'), JSON.stringify(document, null, 2))
   const children = new Set<ReturnType<typeof spawn>>()
   /** Does what systemd does for a unit, up to the first line that fails and may not. */
-  const begins = (unit: string): boolean =>
+  const beginsBy = (unit: string, after: (command: string) => void = () => {}): boolean =>
     [...unit.matchAll(/^ExecStart=(-?)(.*)$/gm)].every(([, may, command = '']) => {
       const [program = '', ...rest] = [...inHost(), ...command.split(' ')]
-      return spawnSync(program, rest).status === 0 || may === '-'
+      const isTaken = spawnSync(program, rest).status === 0 || may === '-'
+      after(command)
+      return isTaken
     })
 
   return {
@@ -310,11 +314,13 @@ export async function vmnetsWire(): Promise<Wire> {
       const units = readdirSync(join(root, 'system'))
         .filter((name) => name.endsWith('.service'))
         .map((name) => readFileSync(join(root, 'system', name), 'utf8'))
-      const failed = units.filter((unit) => !begins(unit))
+      const failed = units.filter((unit) => !beginsBy(unit))
       addresses(null, 'lni', lniAddresses)
       for (const unit of failed)
-        if (!/^Restart=on-failure$/m.test(unit) || !begins(unit)) throw new Error(`does not begin: ${unit}`)
+        if (!/^Restart=on-failure$/m.test(unit) || !beginsBy(unit)) throw new Error(`does not begin: ${unit}`)
     },
+    begins: (device, after) =>
+      beginsBy(readFileSync(join(root, 'system', `garrison-vmnets-${device}.service`), 'utf8'), after),
     lease: (name) =>
       /lease of (\S+) obtained/.exec(
         at(name, '/usr/bin/busybox', 'udhcpc', '-i', 'eth0', '-n', '-q', '-f', '-t', '8', '-s', '/bin/true')
