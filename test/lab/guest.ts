@@ -268,9 +268,12 @@ export class Guest {
     await rm(socket, { force: true })
     for (const nic of this.#nics) await nic.make()
     this.#qemuErrors = ''
+    // QEMU leaves the memory barriers of a guest out that can have no second CPU, and its devices then miss what they are told:
+    // NVMe drives never answered again (7.2).
+    const cpus = `${this.#cpus},maxcpus=${Math.max(this.#cpus, 2)}`
     const qemu = startTool([
       '/usr/bin/qemu-system-x86_64',
-      ...['-accel', 'tcg,thread=multi', '-machine', 'q35', '-cpu', 'Westmere', '-smp', String(this.#cpus)],
+      ...['-accel', 'tcg,thread=multi', '-machine', 'q35', '-cpu', 'Westmere', '-smp', cpus],
       ...['-m', String(this.#memoryMiB), '-nodefaults', '-display', 'none', '-no-user-config'],
       ...this.#firmware,
       ...['-chardev', `file,id=console,path=${this.#consolePath},append=on`, '-serial', 'chardev:console'],
