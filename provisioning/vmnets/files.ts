@@ -60,11 +60,19 @@ export const rulesUnitText = (): string =>
 
 /**
  * The text of the unit that runs each time that the interface appears, until `ip` has taken `routes` and the batches after them.
- * `policies` are lines for `ip` that may be there already.
+ * `policies` are lines for `ip` that may be there already, `switches` paths below /proc/sys that are to be 1.
  */
 export const uplinkUnitText = (
   device: string,
-  { policies, routes }: { readonly policies: readonly string[]; readonly routes: readonly string[] },
+  {
+    policies,
+    routes,
+    switches,
+  }: {
+    readonly policies: readonly string[]
+    readonly routes: readonly string[]
+    readonly switches: readonly string[]
+  },
 ): string => {
   const batches = (['inet', 'inet6'] as const).map(
     (family) => `/usr/sbin/ip ${familyOption(family)} -force -batch ${uplinkBatch(device, family)}`,
@@ -87,7 +95,8 @@ export const uplinkUnitText = (
     // removes the routes of others when it begins with an interface.
     ...routes.map((route) => `ExecStart=/usr/sbin/ip ${route}`),
     // Before it gives the interface its addresses, NetworkManager switches its IPv6 off and on, and the kernel forgets what it
-    // answers for.
+    // answers for; and it switches off that it answers at all.
+    ...switches.map((path) => `ExecStart=/usr/sbin/sysctl --quiet --write ${path}=1`),
     ...batches.map((batch) => `ExecStart=${batch}`),
     'Restart=on-failure',
     'RestartSec=5s',

@@ -23,6 +23,7 @@ import type { Resolved } from './resolve.ts'
 import { chainsFor } from './rules.ts'
 import { otherBridges } from './stand.ts'
 import { briefMs, run, step } from './step.ts'
+import { answersSwitch } from './uplink.ts'
 import {
   batchLines,
   bootRoute,
@@ -330,12 +331,18 @@ function bootStep(observed: ObservedVmnets, wires: readonly OnWire[], hasRules: 
     ]
   const wanted: readonly (readonly [unit: string, text: string])[] = [
     ...(hasRules ? [[rulesUnit, rulesUnitText()] as const] : []),
-    ...wires.map(({ device, policies }) => {
+    ...wires.map(({ device, policies, proxies }) => {
       const lines = policies.flatMap((policy) =>
         policyLines(policy, device).map((line) => `${familyOption(policy.family)} ${line}`),
       )
       const routes = policies.map((policy) => bootRoute(policy, device))
-      const content = uplinkUnitText(device, { policies: [...new Set(lines)], routes: [...new Set(routes)] })
+      const content = uplinkUnitText(device, {
+        policies: [...new Set(lines)],
+        routes: [...new Set(routes)],
+        switches: proxies.some((address) => parseIp(address)?.family === 'inet6')
+          ? [answersSwitch(device)]
+          : [],
+      })
       return [uplinkUnit(device), content] as const
     }),
   ]

@@ -6,6 +6,7 @@ import { defaultRoutes, type Family, type Link } from '../link/ip.ts'
 import type { Counts, ObservedPaths } from './path-facts.ts'
 import { keys, type Part, type Resolved, resolveNetworks } from './resolve.ts'
 import { standingNetworks } from './stand.ts'
+import { answersSwitch } from './uplink.ts'
 import { priorities, wantedOnWire } from './want.ts'
 
 /** One place on the way. `stop` says why nothing gets past it. */
@@ -242,7 +243,11 @@ function uplinkHop(paths: ObservedPaths, { wire, device, uplink, parts, mode }: 
   }
 }
 
-function answersHop({ observed: { proxies } }: ObservedPaths, standing: readonly Resolved[], one: Resolved) {
+function answersHop(
+  { observed: { proxies, sysctls } }: ObservedPaths,
+  standing: readonly Resolved[],
+  one: Resolved,
+) {
   const wire = wantedOnWire(standing).find(({ device }) => device === one.device)
   const mine = (wire?.proxies ?? []).filter((text) => {
     const ip = parseIp(text)
@@ -252,16 +257,21 @@ function answersHop({ observed: { proxies } }: ObservedPaths, standing: readonly
   const missing = mine.filter(
     (text) => !proxies.some(({ device, address }) => device === one.device && address === text),
   )
+  const isOff = mine.some((text) => text.includes(':')) && sysctls[answersSwitch(wire?.device ?? '')] !== '1'
+  const stop = (text: string) => ({ text, remedy: apply })
   return [
     hop('answers', {
       text: `the host answers on ${one.device} for ${mine.length} addresses`,
       stop:
-        missing.length === 0
-          ? null
-          : {
-              text: `nobody answers on ${one.device} for ${missing.length} of ${mine.length} addresses, ${missing[0]} among them`,
-              remedy: apply,
-            },
+        missing.length > 0
+          ? stop(
+              `nobody answers on ${one.device} for ${missing.length} of ${mine.length} addresses, ${missing[0]} among them`,
+            )
+          : isOff
+            ? stop(
+                `the kernel answers on ${one.device} for no address in IPv6: something has switched it off`,
+              )
+            : null,
     }),
   ]
 }

@@ -22,6 +22,9 @@ const everywhere = [
   'net/ipv6/conf/all/proxy_ndp',
 ] as const
 
+/** Whether the kernel answers on an interface for addresses behind it in IPv6, as a path below /proc/sys. */
+export const answersSwitch = (device: string): string => `net/ipv6/conf/${device}/forwarding`
+
 /** The switches, as paths below /proc/sys, which sysctl.d(5) takes too. */
 export const sysctlKeys = (devices: readonly string[]): readonly string[] => [
   ...everywhere,
@@ -31,6 +34,7 @@ export const sysctlKeys = (devices: readonly string[]): readonly string[] => [
     `net/ipv4/conf/${device}/rp_filter`,
     `net/ipv4/neigh/${device}/proxy_delay`,
     `net/ipv6/conf/${device}/accept_ra`,
+    answersSwitch(device),
     `net/ipv6/conf/${device}/ignore_routes_with_linkdown`,
     `net/ipv6/neigh/${device}/proxy_delay`,
   ]),

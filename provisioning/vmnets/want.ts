@@ -5,6 +5,7 @@ import { type Family, familyOption } from '../link/ip.ts'
 import type { HostModel, IpModel, NetworkModel } from './network.ts'
 import type { ObservedVmnets } from './observe.ts'
 import { carriesDefault, type Part, type Resolved } from './resolve.ts'
+import { answersSwitch } from './uplink.ts'
 
 /** libvirt's word for a mode. */
 export const forwardOf = ({ mode }: Resolved): string =>
@@ -139,7 +140,13 @@ export function wantedSysctls(
         : []),
       // With 1 a host that forwards takes no route from router advertisements any more; with 0 somebody else reads them.
       ...(v6.length > 0 && sysctls[advertised] !== '0' ? [[advertised, '2'] as const] : []),
-      ...(v6.some(({ proxy }) => proxy) ? [[`net/ipv6/neigh/${device}/proxy_delay`, '0'] as const] : []),
+      ...(v6.some(({ proxy }) => proxy)
+        ? [
+            [`net/ipv6/neigh/${device}/proxy_delay`, '0'] as const,
+            // NetworkManager switches that of an interface off when it begins with it.
+            [answersSwitch(device), '1'] as const,
+          ]
+        : []),
     ]
   })
   const v6 = partsOf('inet6', forwarded)

@@ -24,7 +24,9 @@ t.test('what others change is told and put back', async (t) => {
   host('/usr/sbin/nft', 'flush', 'chain', 'inet', 'garrison_vms', 'in-hidden')
   host('/usr/sbin/ip', 'neigh', 'delete', 'proxy', '192.0.2.70', 'dev', 'lni')
   host('/usr/sbin/ip', 'rule', 'delete', 'priority', '5211', 'from', '192.0.2.64/27')
-  host('/usr/sbin/sysctl', '-qw', 'net.ipv4.ip_forward=0')
+  host('/usr/sbin/sysctl', '-qw', 'net.ipv4.ip_forward=0', 'net.ipv6.conf.lni.forwarding=0')
+  wire.at('lan', '/usr/sbin/ip', 'neigh', 'flush', 'all')
+  t.notOk(reaches('lan', '2001:db8:1::170'))
   wire.virsh('net-autostart', '--disable', 'hidden')
   const { line } = await wire.answer<Plan>('plan')
   t.same(line.steps.map(({ key }) => key).sort(), [
@@ -35,6 +37,7 @@ t.test('what others change is told and put back', async (t) => {
   ])
   t.match((await wire.apply()).line, { outcome: 'settled' })
   t.ok(reaches('lan', '192.0.2.70'))
+  t.ok(reaches('lan', '2001:db8:1::170'))
   t.ok(reaches('a', '203.0.113.9'))
 })
 
@@ -54,17 +57,18 @@ t.test('over a VLAN of the uplink', async (t) => {
   const proxies = (): string => host('/usr/sbin/ip', '-6', 'neigh', 'show', 'proxy', 'dev', 'lni.20')
   const before = proxies()
   t.match(before, '2001:db8:20::16e')
-  const switches: string[] = []
+  const told: string[] = []
   const afterFirstBatch = (command: string) => {
-    if (!/-6 .*-batch/.test(command) || switches.length > 0) return
-    for (const value of ['1', '0']) {
-      host('/usr/sbin/sysctl', '-qw', `net/ipv6/conf/lni.20/disable_ipv6=${value}`)
-      switches.push(proxies())
+    if (!/-6 .*-batch/.test(command) || told.length > 0) return
+    for (const value of ['disable_ipv6=1', 'forwarding=0', 'disable_ipv6=0']) {
+      host('/usr/sbin/sysctl', '-qw', `net/ipv6/conf/lni.20/${value}`)
+      told.push(proxies())
     }
   }
   t.ok(wire.begins('lni.20', afterFirstBatch))
-  t.same(switches, ['', ''], 'the kernel forgets them when NetworkManager begins with an interface')
+  t.same(told, ['', '', ''], 'the kernel forgets them when NetworkManager begins with an interface')
   t.equal(proxies(), before)
+  t.equal(host('/usr/sbin/sysctl', '-n', 'net/ipv6/conf/lni.20/forwarding').trim(), '1')
   t.ok(reaches('lan', '198.51.100.66'))
   wire.virsh('destroy', 'v')
   declare({ ...everything, work: { mode: 'isolated', ipv4: { subnet: '198.51.100.64/29' } } })

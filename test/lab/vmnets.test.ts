@@ -214,10 +214,14 @@ async function macOnLan(outpost: Outpost, address: string, device = 'eth0'): Pro
 
 type Vms = Awaited<ReturnType<typeof startVms>>
 
+/** The LAN asks anew for every address. */
+const forgetNeighbours = (outpost: Outpost) => outpost.run('lan', ['/usr/sbin/ip', 'neigh', 'flush', 'all'])
+
 /** Who reaches whom, as the document says it. */
 async function judgeReach(t: Test, { outpost, guest, vms: { one, two } }: World): Promise<void> {
   const [routed, natted, tagged] = [at(one, 'default'), at(one, 'hidden'), at(one, 'tagged')]
   const taghid = at(one, 'taghid')
+  await forgetNeighbours(outpost)
   for (const to of ['192.0.2.70', '192.0.2.71', '2001:db8:1::16a'])
     t.ok(await outpost.reaches('lan', to), `the LAN reaches ${to}`)
   for (const to of ['198.51.100.70', '2001:db8:20::16a'])
@@ -632,7 +636,8 @@ async function judgePulled(t: Test, { outpost, guest, lni }: World): Promise<voi
   t.equal(why.exit, 3)
   t.match(placesOf(why)['network tagged'], /routes lan\.20$|lan\.20$/, JSON.stringify(placesOf(why)))
   await guest.attachNic(lni)
-  for (const to of ['192.0.2.70', '198.51.100.70'])
+  await forgetNeighbours(outpost)
+  for (const to of ['192.0.2.70', '198.51.100.70', '2001:db8:1::16a', '2001:db8:20::16a'])
     t.comment(`${await until(() => outpost.reaches('lan', to))} s until ${to} is reached again`)
   // The unit of a wire tries every 5 s until the interface takes its routes. A plan asks EC2, too, and takes up to a minute here.
   await judgeWiring(t, guest, before)
