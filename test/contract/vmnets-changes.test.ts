@@ -3,6 +3,7 @@
 import t from 'tap'
 import type { Plan } from '../../agent/verbs/plan.ts'
 import type { Status } from '../../agent/verbs/status.ts'
+import type { Why } from '../../agent/verbs/why.ts'
 import { everything, lans, lniMac, routed, vmnetsWire } from './vmnets-world.ts'
 
 const wire = await vmnetsWire()
@@ -21,12 +22,15 @@ t.test('a VM on each of three networks', async (t) => {
 
 t.test('what others change is told and put back', async (t) => {
   t.match((await wire.apply()).line, { outcome: 'settled' })
+  host('/usr/sbin/sysctl', '-qw', 'net.ipv6.conf.lni.forwarding=0')
+  wire.at('lan', '/usr/sbin/ip', 'neigh', 'flush', 'all')
+  t.notOk(reaches('lan', '2001:db8:1::170'))
+  const why = await wire.answer<Why>('why', { subject: 'vm', name: 'a', part: 'network' })
+  t.match(why.text, 'the kernel answers on lni for no address in IPv6')
   host('/usr/sbin/nft', 'flush', 'chain', 'inet', 'garrison_vms', 'in-hidden')
   host('/usr/sbin/ip', 'neigh', 'delete', 'proxy', '192.0.2.70', 'dev', 'lni')
   host('/usr/sbin/ip', 'rule', 'delete', 'priority', '5211', 'from', '192.0.2.64/27')
-  host('/usr/sbin/sysctl', '-qw', 'net.ipv4.ip_forward=0', 'net.ipv6.conf.lni.forwarding=0')
-  wire.at('lan', '/usr/sbin/ip', 'neigh', 'flush', 'all')
-  t.notOk(reaches('lan', '2001:db8:1::170'))
+  host('/usr/sbin/sysctl', '-qw', 'net.ipv4.ip_forward=0')
   wire.virsh('net-autostart', '--disable', 'hidden')
   const { line } = await wire.answer<Plan>('plan')
   t.same(line.steps.map(({ key }) => key).sort(), [
