@@ -4,7 +4,7 @@ import t from 'tap'
 import type { RootStatus } from '../../agent/report/root-view.ts'
 import type { Step } from '../../provisioning/resource.ts'
 import type { Backend } from '../../provisioning/uplinks/observe.ts'
-import { batchLines } from '../../provisioning/vmnets/want.ts'
+import { policyLines, proxyLine } from '../../provisioning/vmnets/want.ts'
 import { endOf } from '../lab/processes.ts'
 import { cable } from './namespaces.ts'
 import { makeWorld } from './uplinks-world.ts'
@@ -102,14 +102,8 @@ export async function suite(backend: Backend): Promise<void> {
   /** What is told of an uplink that is not there. */
   const absent = ['uplinks.absent lan', 'uplinks.configure lan: uplinks.absent']
   /** As VM networks have it, for what is theirs goes with an interface and with its last address. */
-  const wire = batchLines(
-    {
-      device: 'eth1',
-      proxies: ['192.0.2.70'],
-      policies: [{ family: 'inet', from: '192.0.2.64/27', table: 5210, via: '192.0.2.1' }],
-    },
-    'inet',
-  )
+  const policy = { family: 'inet', from: '192.0.2.64/27', table: 5210, via: '192.0.2.1' } as const
+  const wire = [proxyLine('replace', '192.0.2.70', 'eth1'), ...policyLines(policy, 'eth1')]
   box.write('/root/wire', wire.map((line) => `${line}\n`).join(''))
   const layWire = () =>
     box.run(['/usr/sbin/ip', '-4', '-force', '-batch', '/root/wire'], { allowFailure: true })
