@@ -90,6 +90,7 @@ export const uplinkUnitText = (
     'Type=oneshot',
     'RemainAfterExit=yes',
     ...policies.map((policy) => `ExecStart=-/usr/sbin/ip ${policy}`),
+    // At once as well: one family may have its address long before the other.
     ...batches.map((batch) => `ExecStart=-${batch}`),
     // Refused until the interface has its address. Before that the kernel takes no route over one that is down, and NetworkManager
     // removes the routes of others when it begins with an interface.

@@ -331,7 +331,8 @@ function bootStep(observed: ObservedVmnets, wires: readonly OnWire[], hasRules: 
     ]
   const wanted: readonly (readonly [unit: string, text: string])[] = [
     ...(hasRules ? [[rulesUnit, rulesUnitText()] as const] : []),
-    ...wires.map(({ device, policies, proxies }) => {
+    ...wires.map((wire) => {
+      const { device, policies } = wire
       const lines = policies.flatMap((policy) =>
         policyLines(policy, device).map((line) => `${familyOption(policy.family)} ${line}`),
       )
@@ -339,9 +340,7 @@ function bootStep(observed: ObservedVmnets, wires: readonly OnWire[], hasRules: 
       const content = uplinkUnitText(device, {
         policies: [...new Set(lines)],
         routes: [...new Set(routes)],
-        switches: proxies.some((address) => parseIp(address)?.family === 'inet6')
-          ? [answersSwitch(device)]
-          : [],
+        switches: batchLines(wire, 'inet6').length > 0 ? [answersSwitch(device)] : [],
       })
       return [uplinkUnit(device), content] as const
     }),

@@ -257,21 +257,22 @@ function answersHop(
   const missing = mine.filter(
     (text) => !proxies.some(({ device, address }) => device === one.device && address === text),
   )
-  const isOff = mine.some((text) => text.includes(':')) && sysctls[answersSwitch(wire?.device ?? '')] !== '1'
-  const stop = (text: string) => ({ text, remedy: apply })
+  const isOff =
+    mine.some((text) => parseIp(text)?.family === 'inet6') && sysctls[answersSwitch(one.device ?? '')] !== '1'
+  const stops = [
+    ...(missing.length > 0
+      ? [
+          `nobody answers on ${one.device} for ${missing.length} of ${mine.length} addresses, ${missing[0]} among them`,
+        ]
+      : []),
+    ...(isOff
+      ? [`the kernel answers on ${one.device} for no address in IPv6: something has switched it off`]
+      : []),
+  ]
   return [
     hop('answers', {
       text: `the host answers on ${one.device} for ${mine.length} addresses`,
-      stop:
-        missing.length > 0
-          ? stop(
-              `nobody answers on ${one.device} for ${missing.length} of ${mine.length} addresses, ${missing[0]} among them`,
-            )
-          : isOff
-            ? stop(
-                `the kernel answers on ${one.device} for no address in IPv6: something has switched it off`,
-              )
-            : null,
+      stop: stops.length === 0 ? null : { text: stops.join('; '), remedy: apply },
     }),
   ]
 }
